@@ -1,0 +1,1 @@
+"""Tools of the repository: the local cluster, generation, the demo."""

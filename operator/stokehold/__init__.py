@@ -1,0 +1,1 @@
+"""Stokehold: decides who gets which GPU, when, and at what price."""

@@ -1,0 +1,1 @@
+"""What users write: the kinds of stokehold.dev as frozen pydantic models. No I/O."""

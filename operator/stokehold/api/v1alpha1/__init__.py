@@ -1,0 +1,1 @@
+"""The kinds of stokehold.dev/v1alpha1, one module each."""

@@ -1,0 +1,1 @@
+"""The command line: programs to run, and the user's commands."""

@@ -1,0 +1,1 @@
+"""Wiring: joins decisions with I/O. Handlers only wake a cycle."""

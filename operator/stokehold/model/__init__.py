@@ -1,0 +1,1 @@
+"""The vocabulary that the planners share: frozen values, no I/O."""

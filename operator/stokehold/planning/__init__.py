@@ -1,0 +1,1 @@
+"""Decisions: pure functions from a Snapshot to actions with reasons."""

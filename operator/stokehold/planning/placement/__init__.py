@@ -1,0 +1,1 @@
+"""Would it fit, and where best: the ledger that all planners share."""
