@@ -1,0 +1,265 @@
+"""One object of the API server -> one value of the model. Pure; all tolerance for odd objects is here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from stokehold.api.names import (
+    ATTEMPT_LABEL,
+    FINISHED_ANNOTATION,
+    INDEX_LABEL,
+    JOB_LABEL,
+    MAIN_CONTAINER,
+    TRACKING_FINALIZER,
+)
+from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePool
+from stokehold.api.v1alpha1.gpu_queue import GPUQueue
+from stokehold.api.v1alpha1.training_job import TrainingJob, TrainingJobStatus
+from stokehold.cluster import wire
+from stokehold.cluster.annotations import CAPACITY, GANG_SIZE, GPU_TYPE, JOB_NAME, PLACEMENT, POOL, RESTARTS
+from stokehold.model import accounting
+from stokehold.model.demand import demand_of
+from stokehold.model.snapshot import (
+    Job,
+    Namespace,
+    Node,
+    NodePool,
+    Pod,
+    PriorityClass,
+    Proof,
+    Queue,
+    Resources,
+    Worker,
+)
+from stokehold.model.taints import Taint
+
+SETTLE = timedelta(seconds=30)
+"""A device plugin that came back is trusted after this: it often flaps."""
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A TrainingJob that exists but cannot be understood: it and its pods are left alone."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    why: str
+
+
+class ProofText(msgspec.Struct, rename="camel"):
+    """The JSON of the annotation that proves a job's end."""
+
+    outcome: str
+    attempt: int
+    restarts: int
+    completion_time: datetime
+    reason: str = ""
+    message: str = ""
+
+
+def read_pod(raw: wire.Pod) -> Pod:
+    """A pod; its requests are charged to the node it is bound to, else to the one that we pinned it to."""
+    meta, status = raw.metadata, raw.status
+    controller = next((ref for ref in meta.owner_references if ref.controller), None)
+    worker = _worker(meta)
+    conditions = {condition.type: condition for condition in status.conditions}
+    scheduled = conditions.get("PodScheduled")
+    ended = _end_of_main(status)
+    return Pod(
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=meta.uid,
+        phase=status.phase,
+        requests=_pod_requests(raw.spec),
+        node=raw.spec.node_name or (_pinned_node(raw.spec) if worker else ""),
+        bound=bool(raw.spec.node_name),
+        owner_uid=controller.uid if controller else "",
+        worker=worker,
+        tracked=TRACKING_FINALIZER in meta.finalizers,
+        terminating_since=meta.deletion_timestamp,
+        created_at=meta.creation_timestamp,
+        started_at=status.start_time,
+        finished_at=ended.finished_at if ended else None,
+        ready=_holds(conditions.get("Ready")),
+        exit_code=ended.exit_code if ended else None,
+        reason=status.reason or (ended.reason if ended and status.phase == "Failed" else ""),
+        message=status.message,
+        unschedulable=scheduled.message if scheduled and not _holds(scheduled) else "",
+        disrupted=_holds(conditions.get("DisruptionTarget")),
+    )
+
+
+def read_node(raw: wire.Node) -> Node:
+    """A node; only a condition Ready that is True makes it ready."""
+    ready = next((c for c in raw.status.conditions if c.type == "Ready"), None)
+    return Node(
+        name=raw.metadata.name,
+        labels=raw.metadata.labels,
+        capacity=accounting.amounts(raw.status.capacity),
+        allocatable=accounting.amounts(raw.status.allocatable),
+        taints=tuple(Taint(t.key, t.value, t.effect) for t in raw.spec.taints),
+        ready=_holds(ready) and raw.metadata.deletion_timestamp is None,
+        unschedulable=raw.spec.unschedulable,
+    )
+
+
+def settle(old: Node | None, new: Node, now: datetime) -> Node:
+    """Distrust a device plugin that has just come back: the node takes nothing new until the count was stable.
+
+    A count below what the node had marks it; a rise starts the clock. New nodes are trusted at once.
+    """
+    if old is None:
+        return new
+    before, after = _devices(old.allocatable), _devices(new.allocatable)
+    names = before.keys() | after.keys()
+    fell = any(after.get(name, 0) < before.get(name, 0) for name in names)
+    rose = any(after.get(name, 0) > before.get(name, 0) for name in names)
+    if fell or (rose and old.settles_at is not None):
+        return replace(new, settles_at=now + SETTLE)
+    return replace(new, settles_at=old.settles_at)
+
+
+def read_namespace(raw: wire.Namespace) -> Namespace:
+    """A namespace."""
+    going = raw.status.phase == "Terminating" or raw.metadata.deletion_timestamp is not None
+    return Namespace(raw.metadata.name, raw.metadata.labels, going)
+
+
+def read_priority_class(raw: wire.PriorityClass) -> PriorityClass:
+    """A PriorityClass."""
+    return PriorityClass(raw.metadata.name, raw.value, raw.global_default, raw.preemption_policy != "Never")
+
+
+def read_job(raw: wire.OwnKind, known: "Job | Unreadable | None" = None) -> "Job | Unreadable":
+    """A TrainingJob without its pods; the spec of `known`, the value read before, is taken over if it is the same."""
+    meta = raw.metadata
+    try:
+        if isinstance(known, Job) and known.uid == meta.uid and known.generation == meta.generation:
+            spec, status, demand = known.spec, _status(raw.status), known.demand
+        else:
+            parsed = TrainingJob.read(_document("TrainingJob", raw))
+            spec, status, demand = parsed.spec, parsed.status or TrainingJobStatus(), demand_of(parsed.spec)
+    except ValueError as error:
+        return Unreadable(meta.namespace, meta.name, meta.uid, meta.resource_version, _first_line(error))
+    return Job(
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=meta.uid,
+        resource_version=meta.resource_version,
+        generation=meta.generation,
+        created_at=meta.creation_timestamp or EPOCH,
+        spec=spec,
+        status=status,
+        demand=demand,
+        proof=_proof(meta.annotations),
+        deleting=meta.deletion_timestamp is not None,
+    )
+
+
+def read_queue(raw: wire.OwnKind) -> Queue:
+    """A GPUQueue; raises ValueError when it cannot be understood."""
+    parsed = GPUQueue.read(_document("GPUQueue", raw))
+    return Queue(raw.metadata.name, raw.metadata.uid, parsed.spec)
+
+
+def read_node_pool(raw: wire.OwnKind) -> NodePool:
+    """A GPUNodePool; raises ValueError when it cannot be understood."""
+    parsed = GPUNodePool.read(_document("GPUNodePool", raw))
+    return NodePool(raw.metadata.name, raw.metadata.uid, parsed.spec)
+
+
+def _document(kind: str, raw: wire.OwnKind) -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"name": raw.metadata.name}, "spec": raw.spec, "status": raw.status}
+
+
+def _status(raw: Mapping[str, Any]) -> TrainingJobStatus:
+    return TrainingJobStatus.model_validate(raw, extra="ignore")
+
+
+def _first_line(error: ValueError) -> str:
+    return "; ".join(line.strip() for line in str(error).splitlines()[1:3]) or str(error)
+
+
+def _proof(annotations: Mapping[str, str]) -> Proof | None:
+    text = annotations.get(FINISHED_ANNOTATION)
+    if text is None:
+        return None
+    try:
+        read = msgspec.json.decode(text, type=ProofText)
+    except msgspec.MsgspecError:
+        # An annotation that nobody can read still says that the job has ended: never run it again.
+        return Proof("Failed", 1, 0, EPOCH, "Unreadable", "the annotation that proves the end cannot be read")
+    return Proof(read.outcome, read.attempt, read.restarts, read.completion_time, read.reason, read.message)
+
+
+def proof_text(proof: Proof) -> str:
+    """The annotation's value for a proof; `read_job` reads it back."""
+    text = ProofText(proof.outcome, proof.attempt, proof.restarts, proof.completed_at, proof.reason, proof.message)
+    return msgspec.json.encode(text).decode()
+
+
+def _worker(meta: wire.Metadata) -> Worker | None:
+    labels, annotations = meta.labels, meta.annotations
+    try:
+        return Worker(
+            job=annotations.get(JOB_NAME) or labels[JOB_LABEL],
+            attempt=int(labels[ATTEMPT_LABEL]),
+            index=int(labels[INDEX_LABEL]),
+            gang_size=int(annotations[GANG_SIZE]),
+            restarts=int(annotations.get(RESTARTS, "0")),
+            pool=annotations.get(POOL, ""),
+            gpu_type=annotations.get(GPU_TYPE, ""),
+            capacity=annotations.get(CAPACITY, ""),
+            placement=tuple(annotations[PLACEMENT].split(",")) if PLACEMENT in annotations else (),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def _pinned_node(spec: wire.PodSpec) -> str:
+    affinity = spec.affinity.node_affinity if spec.affinity else None
+    terms = affinity.required.node_selector_terms if affinity and affinity.required else []
+    for term in terms:
+        for field in term.match_fields:
+            if field.key == "metadata.name" and len(field.values) == 1:
+                return field.values[0]
+    return ""
+
+
+def _pod_requests(spec: wire.PodSpec) -> Resources:
+    pod_level = _container(wire.Container(resources=spec.resources)) if spec.resources else None
+    return accounting.count_requests(
+        [_container(c) for c in spec.containers],
+        [_container(c) for c in spec.init_containers],
+        pod_level,
+        spec.overhead,
+    )
+
+
+def _container(raw: wire.Container) -> accounting.Container:
+    resources = raw.resources or wire.Resources()
+    return accounting.Container(resources.requests, resources.limits, raw.restart_policy == "Always")
+
+
+def _end_of_main(status: wire.PodStatus) -> wire.Terminated | None:
+    """The end of the worker's own container, or of the first that failed."""
+    ends = {s.name: s.state.terminated for s in status.container_statuses if s.state and s.state.terminated}
+    failed = next((end for end in ends.values() if end.exit_code), None)
+    return failed or ends.get(MAIN_CONTAINER) or next(iter(ends.values()), None)
+
+
+def _holds(condition: wire.Condition | None) -> bool:
+    return condition is not None and condition.status == "True"
+
+
+def _devices(allocatable: Resources) -> dict[str, int]:
+    """The device resources of a node: names with a domain, such as nvidia.com/gpu."""
+    return {name: count for name, count in allocatable.items() if "/" in name}

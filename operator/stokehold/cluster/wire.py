@@ -1,0 +1,201 @@
+"""The parts of Kubernetes objects that we read, as msgspec structs: 10 microseconds a pod instead of a millisecond.
+
+Unknown fields are skipped, so the structs name only what `reading.py` uses.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+Quantities = dict[str, str | int]
+
+
+class OwnerReference(msgspec.Struct):
+    """Who owns an object."""
+
+    kind: str
+    uid: str
+    controller: bool = False
+
+
+class Metadata(msgspec.Struct, rename="camel"):
+    """Identity, and what labels and annotations say."""
+
+    name: str
+    uid: str = ""
+    resource_version: str = ""
+    namespace: str = ""
+    generation: int = 0
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    finalizers: list[str] = []
+    owner_references: list[OwnerReference] = []
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+
+
+class Resources(msgspec.Struct):
+    """Requests and limits of a container or a pod."""
+
+    requests: Quantities = {}
+    limits: Quantities = {}
+
+
+class Container(msgspec.Struct, rename="camel"):
+    """A container as far as accounting goes."""
+
+    resources: Resources | None = None
+    restart_policy: str = ""
+
+
+class MatchField(msgspec.Struct):
+    """A requirement on a field of the node: we pin pods by its name."""
+
+    key: str
+    values: list[str] = []
+
+
+class NodeSelectorTerm(msgspec.Struct, rename="camel"):
+    """One alternative of a required node affinity."""
+
+    match_fields: list[MatchField] = []
+
+
+class NodeSelector(msgspec.Struct, rename="camel"):
+    """A required node affinity."""
+
+    node_selector_terms: list[NodeSelectorTerm] = []
+
+
+class NodeAffinity(msgspec.Struct):
+    """Node affinity, its required part alone."""
+
+    required: NodeSelector | None = msgspec.field(name="requiredDuringSchedulingIgnoredDuringExecution", default=None)
+
+
+class Affinity(msgspec.Struct, rename="camel"):
+    """Affinity, its node part alone."""
+
+    node_affinity: NodeAffinity | None = None
+
+
+class PodSpec(msgspec.Struct, rename="camel"):
+    """What a pod asks for and where it is."""
+
+    node_name: str = ""
+    containers: list[Container] = []
+    init_containers: list[Container] = []
+    overhead: Quantities = {}
+    resources: Resources | None = None
+    affinity: Affinity | None = None
+
+
+class Condition(msgspec.Struct):
+    """A condition of a pod or node."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+
+
+class Terminated(msgspec.Struct, rename="camel"):
+    """How a container ended."""
+
+    exit_code: int = 0
+    finished_at: datetime | None = None
+    reason: str = ""
+
+
+class ContainerState(msgspec.Struct):
+    """The state of a container, its end alone."""
+
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(msgspec.Struct):
+    """What the kubelet says of a container."""
+
+    name: str
+    state: ContainerState | None = None
+
+
+class PodStatus(msgspec.Struct, rename="camel"):
+    """What the kubelet and kube-scheduler say of a pod."""
+
+    phase: str = "Pending"
+    reason: str = ""
+    message: str = ""
+    start_time: datetime | None = None
+    conditions: list[Condition] = []
+    container_statuses: list[ContainerStatus] = []
+
+
+class Pod(msgspec.Struct):
+    """A pod."""
+
+    metadata: Metadata
+    spec: PodSpec
+    status: PodStatus = msgspec.field(default_factory=PodStatus)
+
+
+class NodeTaint(msgspec.Struct):
+    """A taint."""
+
+    key: str
+    effect: str
+    value: str = ""
+
+
+class NodeSpec(msgspec.Struct):
+    """What keeps pods away from a node."""
+
+    unschedulable: bool = False
+    taints: list[NodeTaint] = []
+
+
+class NodeStatus(msgspec.Struct):
+    """What a node has."""
+
+    capacity: Quantities = {}
+    allocatable: Quantities = {}
+    conditions: list[Condition] = []
+
+
+class Node(msgspec.Struct):
+    """A node."""
+
+    metadata: Metadata
+    spec: NodeSpec = msgspec.field(default_factory=NodeSpec)
+    status: NodeStatus = msgspec.field(default_factory=NodeStatus)
+
+
+class NamespaceStatus(msgspec.Struct):
+    """Whether a namespace is going."""
+
+    phase: str = "Active"
+
+
+class Namespace(msgspec.Struct):
+    """A namespace."""
+
+    metadata: Metadata
+    status: NamespaceStatus = msgspec.field(default_factory=NamespaceStatus)
+
+
+class PriorityClass(msgspec.Struct, rename="camel"):
+    """A PriorityClass."""
+
+    metadata: Metadata
+    value: int = 0
+    global_default: bool = False
+    preemption_policy: str = "PreemptLowerPriority"
+
+
+class OwnKind(msgspec.Struct):
+    """An object of our own group: metadata typed, the rest for its pydantic model."""
+
+    metadata: Metadata
+    spec: dict[str, Any] = {}
+    status: dict[str, Any] = {}

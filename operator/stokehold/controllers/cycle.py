@@ -1,0 +1,106 @@
+"""The loop around a planner: wait until woken, freeze the cluster, plan, carry out. It runs at its own pace."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from stokehold.cluster.leases import NotLeaderError
+from stokehold.model.actions import Action
+from stokehold.model.snapshot import Snapshot
+from stokehold.observability import logs, metrics
+
+log = logs.get("cycle")
+
+PAUSE_AFTER_FAILURE_SECONDS = 2.0
+THREAD_FROM_SECONDS = 0.05
+"""Plans that took longer than this the last time move to a thread, so that watches and probes go on meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How soon after a wake-up a cycle starts, and how long it may sleep without one."""
+
+    debounce_seconds: float
+    resync_seconds: float
+
+
+class Cycle:
+    """One planner's loop."""
+
+    def __init__(
+        self,
+        name: str,
+        read: Callable[[], Snapshot],
+        plan: Callable[[Snapshot], Iterable[Action]],
+        carry_out: Callable[[list[Action]], Awaitable[object]],
+        pace: Pace,
+    ) -> None:
+        self.name = name
+        self._read = read
+        self._plan = plan
+        self._carry_out = carry_out
+        self._pace = pace
+        self._woken = asyncio.Event()
+        self._planned_in = 0.0
+
+    def wake(self) -> None:
+        """Something has changed; cheap, and harmless to call often."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Until cancelled, or until this process may not lead any more (NotLeaderError)."""
+        while True:
+            await self._wait()
+            try:
+                acted = await self.run_once()
+            except NotLeaderError:
+                raise
+            except Exception:
+                metrics.CYCLE_FAILURES.labels(self.name).inc()
+                log.exception("cycle failed", planner=self.name)
+                await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
+                continue
+            if acted:
+                self.wake()  # what was done may have made room for more
+
+    async def run_once(self) -> int:
+        """One cycle; returns the number of actions."""
+        with _timed(self.name, "snapshot"):
+            snapshot = self._read()
+        began = time.monotonic()
+        with _timed(self.name, "plan"):
+            actions = await self._decide(snapshot)
+        self._planned_in = time.monotonic() - began
+        if actions:
+            with _timed(self.name, "apply"):
+                await self._carry_out(actions)
+        return len(actions)
+
+    async def _decide(self, snapshot: Snapshot) -> list[Action]:
+        if self._planned_in < THREAD_FROM_SECONDS:
+            return list(self._plan(snapshot))
+        return await asyncio.to_thread(lambda: list(self._plan(snapshot)))
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._pace.resync_seconds):
+                await self._woken.wait()
+            await asyncio.sleep(self._pace.debounce_seconds)
+        except TimeoutError:
+            pass
+        self._woken.clear()
+
+
+class _timed:  # noqa: N801 - a context manager, read as a statement
+    """Counts the time of one part of a cycle."""
+
+    def __init__(self, planner: str, part: str) -> None:
+        self._metric = metrics.CYCLE_SECONDS.labels(planner, part)
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._metric.observe(time.monotonic() - self._began)

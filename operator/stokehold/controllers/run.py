@@ -1,0 +1,153 @@
+"""Composition root of the operator: builds everything, starts it in order, and ends it in order.
+
+informers sync -> ready (standbys too) -> Lease won -> planning cycles -> Lease lost or signal -> exit
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from stokehold.cluster.apply import Applier, Caches, Writer
+from stokehold.cluster.client import KubeApi
+from stokehold.cluster.connection import blocking_http
+from stokehold.cluster.leases import LeaseElector
+from stokehold.cluster.snapshots import Cluster
+from stokehold.controllers import admission, clock, scheduling
+from stokehold.controllers.cycle import Cycle, Pace
+from stokehold.controllers.settings import Settings
+from stokehold.controllers.watches import Watches
+from stokehold.model.actions import Action
+from stokehold.model.snapshot import Snapshot
+from stokehold.observability import logs, metrics
+from stokehold.observability.health import HealthServer
+from stokehold.planning.scheduling.plan import plan_scheduling
+
+log = logs.get("run")
+
+
+class Operator:
+    """One operator process."""
+
+    def __init__(self, settings: Settings, api: KubeApi) -> None:
+        self._settings = settings
+        self._stop = asyncio.Event()
+        self._leads = asyncio.Event()
+        self._failure: str | None = None
+        self._loop = asyncio.get_running_loop()
+        self._cluster = Cluster(self._wake, clock.now)
+        self._watches = Watches(api, self._cluster)
+        self._elector = self._make_elector()
+        writer = Writer(settings.identity, self._elector.check)
+        caches = Caches(self._watches.pods, self._watches.jobs)
+        self._applier = Applier(api, self._cluster, caches, writer, clock.now, _count_action)
+        pace = Pace(settings.debounce_seconds, settings.resync_seconds)
+        self._scheduling = Cycle("scheduling", self._cluster.snapshot, self._plan_scheduling, self._applier.apply, pace)
+        self._health = HealthServer(metrics.REGISTRY, alive=list, ready=self._problems, refresh=self._refresh_metrics)
+
+    async def run(self) -> int:
+        """Until a signal, a lost Lease or a failure; returns the exit code."""
+        settings = self._settings
+        port = await self._health.start(settings.metrics_address, settings.metrics_port)
+        log.info("starting", identity=settings.identity, metrics_port=port)
+        tasks = [
+            asyncio.create_task(self._guard("watches", self._watches.run())),
+            asyncio.create_task(self._guard("scheduling", self._lead())),
+        ]
+        try:
+            await admission.serve(settings, self._cluster.snapshot, self._stop)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self._elector.stop)
+            await self._health.close()
+        if self._failure:
+            log.error("stopped", why=self._failure)
+            return 1
+        log.info("stopped", why="asked to")
+        return 0
+
+    async def _lead(self) -> None:
+        await self._watches.wait_synced()
+        log.info("caches are in sync")
+        self._elector.start()
+        await self._leads.wait()
+        metrics.LEADER.set(1)
+        log.info("leading", transitions=self._elector.transitions)
+        self._scheduling.wake()
+        await self._scheduling.run()
+
+    async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """The end of any part is the end of the process; a new one starts from what the API server holds."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it was, the process ends and says so
+            self._failure = f"{name}: {error!r}"
+            self._stop.set()
+
+    def _make_elector(self) -> LeaseElector:
+        settings = self._settings
+        return LeaseElector(
+            namespace=settings.namespace,
+            name=settings.lease_name,
+            identity=settings.identity,
+            connect=lambda: blocking_http(settings.kubeconfig),
+            wall_clock=clock.now,
+            on_started=self._from_thread(self._leads.set),
+            on_lost=self._from_thread(self._lost),
+        )
+
+    def _from_thread(self, call: Callable[[], None]) -> Callable[[], None]:
+        """The elector runs in a thread of its own, so that no plan can starve it."""
+
+        def hand_over() -> None:
+            self._loop.call_soon_threadsafe(call)
+
+        return hand_over
+
+    def _lost(self) -> None:
+        self._failure = self._failure or "the Lease was lost"
+        metrics.LEADER.set(0)
+        self._stop.set()
+
+    def _wake(self) -> None:
+        self._scheduling.wake()
+
+    def _plan_scheduling(self, snapshot: Snapshot) -> Iterable[Action]:
+        actions = list(plan_scheduling(snapshot, self._settings.scheduling))
+        scheduling.count_actions(actions, snapshot)
+        return actions
+
+    def _problems(self) -> list[str]:
+        return self._watches.problems(self._settings.stale_watch_seconds)
+
+    def _refresh_metrics(self) -> None:
+        self._problems()
+        metrics.LEASE_TRANSITIONS.set(self._elector.transitions)
+        metrics.UNREADABLE.labels("TrainingJob").set(len(self._cluster.jobs.unreadable))
+        scheduling.count_state(self._cluster.snapshot())
+
+
+def _count_action(action: str, outcome: str) -> None:
+    metrics.ACTIONS.labels(action, outcome).inc()
+
+
+def _count_request(verb: str, resource: str, code: int, seconds: float) -> None:
+    metrics.REQUEST_SECONDS.labels(verb, resource, str(code)).observe(seconds)
+
+
+async def run_operator(settings: Settings) -> int:
+    """Connect, run, and return the exit code."""
+    api = await KubeApi.connect(
+        kubeconfig=settings.kubeconfig,
+        qps=settings.api_qps,
+        burst=settings.api_burst,
+        user_agent=f"stokehold/{settings.identity}",
+        observe=_count_request,
+    )
+    try:
+        return await Operator(settings, api).run()
+    finally:
+        await api.close()

@@ -1,0 +1,74 @@
+"""The scheduling cycle: TrainingJobs, from what the watches hold to pods and statuses."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from prometheus_client import Gauge
+
+from stokehold.api.v1alpha1 import training_job as api
+from stokehold.model.actions import Action, FinishJob, WriteJobStatus
+from stokehold.model.snapshot import Snapshot
+from stokehold.observability import metrics
+from stokehold.planning.placement.pools import resolve_pools
+from stokehold.planning.scheduling.queueing import queue_of
+
+WAITING = ("", api.PENDING, api.RESTARTING)
+
+
+def count_actions(actions: Iterable[Action], snapshot: Snapshot) -> None:
+    """Metrics of what has been decided."""
+    for action in actions:
+        match action:
+            case FinishJob():
+                queue = queue_of(action.job, snapshot)
+                metrics.JOBS_FINISHED.labels(queue, action.proof.reason).inc()
+            case WriteJobStatus():
+                _count_status(action, snapshot)
+            case _:
+                pass  # counted by outcome where they are carried out
+
+
+def count_state(snapshot: Snapshot) -> None:
+    """Metrics of how things stand: jobs by phase and reason, GPUs by pool."""
+    phases: Counter[tuple[str, str]] = Counter()
+    reasons: Counter[tuple[str, str]] = Counter()
+    oldest: dict[str, float] = {}
+    for job in snapshot.jobs.values():
+        queue = queue_of(job, snapshot)
+        phases[queue, job.status.phase or api.PENDING] += 1
+        if job.status.phase in WAITING:
+            reasons[queue, job.status.queue.reason if job.status.queue else "PendingEvaluation"] += 1
+            waited = (snapshot.taken_at - job.created_at).total_seconds()
+            oldest[queue] = max(oldest.get(queue, 0.0), waited)
+    _publish(metrics.JOBS, phases)
+    _publish(metrics.JOBS_WAITING, reasons)
+    metrics.OLDEST_WAIT_SECONDS.clear()
+    for queue, seconds in oldest.items():
+        metrics.OLDEST_WAIT_SECONDS.labels(queue).set(seconds)
+    _count_gpus(snapshot)
+
+
+def _count_status(action: WriteJobStatus, snapshot: Snapshot) -> None:
+    job, phase = action.job, action.status.get("phase")
+    if phase == api.RUNNING and job.status.start_time is None:
+        waited = (snapshot.taken_at - job.created_at).total_seconds()
+        metrics.JOB_WAIT_SECONDS.labels(queue_of(job, snapshot)).observe(waited)
+    if action.closes_attempt:
+        metrics.EVICTIONS.labels(action.closes_attempt).inc()
+
+
+def _publish(gauge: Gauge, counts: Counter[tuple[str, str]]) -> None:
+    gauge.clear()
+    for labels, count in counts.items():
+        gauge.labels(*labels).set(count)
+
+
+def _count_gpus(snapshot: Snapshot) -> None:
+    metrics.GPUS.clear()
+    for pool in resolve_pools(snapshot):
+        if not pool.gpu_type:
+            continue
+        allocatable = sum(snapshot.nodes[n].allocatable.get(pool.gpu_resource, 0) for n in pool.members)
+        used = sum(snapshot.used.get(n, {}).get(pool.gpu_resource, 0) for n in pool.members)
+        for state, value in (("allocatable", allocatable), ("used", used), ("free", max(0, allocatable - used))):
+            metrics.GPUS.labels(pool.name, pool.gpu_type, state).set(value)

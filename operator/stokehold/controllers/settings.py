@@ -1,0 +1,37 @@
+"""What an administrator may set about the operator; filled from options and the environment by the command line."""
+
+from dataclasses import dataclass, field
+
+from stokehold.planning.scheduling.settings import SchedulingSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where admission is served; the certificate files are read again when they change."""
+
+    port: int
+    certificate: str
+    key: str
+    address: str = "0.0.0.0"  # noqa: S104 - the API server calls from outside the pod
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of `stokehold run`."""
+
+    identity: str
+    namespace: str = "stokehold-system"
+    kubeconfig: str | None = None
+    api_qps: float = 200
+    api_burst: int = 400
+    metrics_address: str = "127.0.0.1"
+    metrics_port: int = 8080
+    webhook: Webhook | None = None
+    lease_name: str = "stokehold"
+    scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)
+    debounce_seconds: float = 0.05
+    """After a wake-up: changes come in swarms, and one plan answers them all."""
+    resync_seconds: float = 3.0
+    """The longest pause between two plans: deadlines and back-offs pass without any event."""
+    stale_watch_seconds: float = 90.0
+    """A watch that has been silent for longer makes the operator not ready."""

@@ -1,0 +1,87 @@
+"""What a planner may ask for: a closed union of values, each small enough to be carried out by one or a few calls.
+
+Every action is idempotent: carried out twice, or by an operator that has just lost its lease, it changes nothing
+that the newer state would not allow (deterministic names, uid and resourceVersion preconditions).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from stokehold.model.snapshot import Job, Pod, Proof
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a gang goes: one pool, one GPU type, and a node for each index."""
+
+    pool: str
+    gpu_type: str
+    capacity: str
+    gpu_resource: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An Event for the job's owner; `key` makes its name, so that the same news is told once."""
+
+    reason: str
+    message: str
+    key: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitJob:
+    """Create the workers `missing` of an attempt on the nodes chosen for them; the lead pod goes first."""
+
+    job: Job
+    attempt: int
+    restarts: int
+    placement: Placement
+    missing: tuple[int, ...]
+    pod_priority_class: str = ""
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WriteJobStatus:
+    """Replace the job's status; refused by the API server if the job has changed since the snapshot."""
+
+    job: Job
+    status: dict[str, Any]
+    notes: tuple[Note, ...] = ()
+    closes_attempt: str = ""
+    """The reason for which it closes the current attempt, if it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishJob:
+    """Record for good that the job is over: first the proof on the object itself, then the status.
+
+    Without a status only the proof is written: the status says it already.
+    """
+
+    job: Job
+    proof: Proof
+    status: dict[str, Any] | None
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePod:
+    """Take our finalizer off a pod whose outcome has been recorded, or whose job is gone."""
+
+    pod: Pod
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePod:
+    """Delete a pod of an attempt that is over; its own grace period applies."""
+
+    pod: Pod
+    why: str
+
+
+Action = AdmitJob | WriteJobStatus | FinishJob | ReleasePod | DeletePod

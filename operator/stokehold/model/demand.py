@@ -1,0 +1,159 @@
+"""What one worker of a gang asks of a node, as a hashable value: equal demands have equal answers.
+
+Also the pod that the demand is computed from, so that what is planned is what kube-scheduler will count.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stokehold.api.names import MAIN_CONTAINER
+from stokehold.api.v1alpha1.training_job import TrainingJobSpec
+from stokehold.model.accounting import requests_of
+from stokehold.model.merge import strategic_merge
+from stokehold.model.taints import Toleration
+
+GPU_TAINT_KEYS = ("nvidia.com/gpu", "amd.com/gpu", "stokehold.dev/gpu")
+"""Taints that keep other work off GPU nodes; a job that was given GPUs tolerates them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One requirement of a node affinity term."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """Whether a node with these labels satisfies it, by the rules of kube-scheduler."""
+        value = labels.get(self.key)
+        match self.operator:
+            case "In":
+                return value in self.values
+            case "NotIn":
+                return value not in self.values
+            case "Exists":
+                return value is not None
+            case "DoesNotExist":
+                return value is None
+            case "Gt" | "Lt":
+                return self._compares(value)
+            case _:
+                return False
+
+    def _compares(self, value: str | None) -> bool:
+        try:
+            left, right = int(value or ""), int(self.values[0])
+        except (ValueError, IndexError):
+            return False
+        return left > right if self.operator == "Gt" else left < right
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A gang's needs. `requests` are per worker, without the GPUs; the GPU resource's name depends on the pool."""
+
+    count: int
+    min_count: int
+    gpus: int
+    requests: tuple[tuple[str, int], ...]
+    gpu_types: tuple[str, ...] = ()
+    capacity_classes: tuple[str, ...] = ()
+    data_class: str = ""
+    required_topology: str = ""
+    preferred_topology: str = ""
+    tolerations: tuple[Toleration, ...] = ()
+    node_selector: tuple[tuple[str, str], ...] = ()
+    node_affinity: tuple[tuple[Match, ...], ...] = ()
+    """Alternatives; in each, all must hold. Empty means no wish."""
+
+    def accepts(self, labels: Mapping[str, str]) -> bool:
+        """Whether the pod's node selector and required affinity allow a node with these labels."""
+        if any(labels.get(key) != value for key, value in self.node_selector):
+            return False
+        if not self.node_affinity:
+            return True
+        return any(all(match.holds(labels) for match in term) for term in self.node_affinity)
+
+
+def demand_of(spec: TrainingJobSpec) -> Demand:
+    """The demand of a TrainingJob, computed from the very pod that would be created."""
+    pod = worker_pod(spec)["spec"]
+    topology = spec.topology
+    return Demand(
+        count=spec.num_nodes,
+        min_count=spec.min_nodes or spec.num_nodes,
+        gpus=spec.gpus_per_node,
+        requests=tuple(sorted(requests_of(pod).items())),
+        gpu_types=tuple(spec.gpu_types or ()),
+        capacity_classes=tuple(spec.capacity or ()),
+        data_class=spec.data_class or "",
+        required_topology=(topology.required or "") if topology else "",
+        preferred_topology=(topology.preferred or "") if topology else "",
+        tolerations=tuple(_toleration(t) for t in pod.get("tolerations", ())),
+        node_selector=tuple(sorted(pod.get("nodeSelector", {}).items())),
+        node_affinity=_affinity(pod),
+    )
+
+
+def worker_pod(spec: TrainingJobSpec) -> dict[str, Any]:
+    """The worker's pod as far as the user shapes it: without GPUs, placement, identity and rendezvous.
+
+    Gives {"metadata": {...}, "spec": {...}}; `cluster/manifests` adds the rest when the gang is admitted.
+    """
+    container: dict[str, Any] = {"name": MAIN_CONTAINER, "image": spec.image}
+    for field in ("command", "args", "env", "env_from", "resources", "volume_mounts"):
+        if value := getattr(spec, field):
+            container[_camel(field)] = _plain(value)
+    base: dict[str, Any] = {
+        "metadata": {},
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [container],
+            "tolerations": _gpu_tolerations() if spec.gpus_per_node else [],
+        },
+    }
+    if spec.volumes:
+        base["spec"]["volumes"] = _plain(spec.volumes)
+    return strategic_merge(base, _plain(spec.pod_template or {}))
+
+
+def _gpu_tolerations() -> list[dict[str, str]]:
+    return [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in GPU_TAINT_KEYS]
+
+
+def _plain(value: Any) -> Any:
+    """Models to plain JSON values, with the names that Kubernetes uses."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
+def _toleration(raw: Mapping[str, Any]) -> Toleration:
+    return Toleration(
+        key=raw.get("key", ""),
+        operator=raw.get("operator", "Equal"),
+        value=raw.get("value", ""),
+        effect=raw.get("effect", ""),
+    )
+
+
+def _affinity(pod: Mapping[str, Any]) -> tuple[tuple[Match, ...], ...]:
+    required = pod.get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    return tuple(
+        tuple(
+            Match(m.get("key", ""), m.get("operator", ""), tuple(m.get("values") or ()))
+            for m in term.get("matchExpressions", ())
+        )
+        for term in required.get("nodeSelectorTerms", ())
+    )

@@ -1,0 +1,68 @@
+"""Every reason that Stokehold gives, once: the word for machines, and what it means for people.
+
+Kueue's words where Kueue has one. The reference page in docs/ is generated from this file.
+"""
+
+from enum import StrEnum
+
+
+class Waiting(StrEnum):
+    """Why a job has no GPUs yet; `status.queue.reason`. The first that applies, in this order, is given."""
+
+    MISCONFIGURED = "Misconfigured"
+    """Something that the job names does not exist or may not be used: queue, priority class."""
+    NO_MATCHING_FLAVOR = "NoMatchingFlavor"
+    """No node pool can ever host one worker: GPU type, capacity class, data class or node size."""
+    SUSPENDED = "Suspended"
+    """`spec.suspend` is true."""
+    BACKING_OFF = "BackingOff"
+    """An attempt has ended; the next may start at `status.requeueAt`."""
+    CREATION_REFUSED = "CreationRefused"
+    """The API server refused the job's pods or Service (a ResourceQuota, a policy): its words are in the message."""
+    TERMINATING_PODS = "WaitingForTerminatingPods"
+    """Pods of the attempt before have not gone yet; their GPUs are still used."""
+    TOPOLOGY_PLACEMENT_FAILED = "TopologyPlacementFailed"
+    """Enough is free, but not inside one domain of the required topology level."""
+    WAITING_FOR_CAPACITY = "WaitingForCapacity"
+    """The right nodes exist or could exist, but too little is free on them now."""
+
+
+class Eviction(StrEnum):
+    """Why an attempt ended before its work was done; conditions `Evicted` and `Requeued`, `status.lastFailure`."""
+
+    WORKER_FAILED = "WorkerFailed"
+    """A worker exited with an error: the only reason that counts against `failurePolicy.maxRestarts`."""
+    NODE_FAILURE = "NodeFailures"
+    """A node was lost, not ready for long, or drained."""
+    REJECTED_BY_NODE = "RejectedByNode"
+    """The kubelet refused a pod (UnexpectedAdmissionError, OutOf...): the device plugin was not ready."""
+    POD_LOST = "PodLost"
+    """Somebody deleted or evicted a worker's pod."""
+    BIND_TIMEOUT = "BindTimeout"
+    """kube-scheduler could not bind all workers within the deadline."""
+    SUSPENDED = "Suspended"
+    """`spec.suspend` was set while the job ran."""
+    INCOMPLETE_GANG = "IncompleteGang"
+    """Some workers could not be created."""
+
+
+class Finish(StrEnum):
+    """Why a job is over; reason of the condition `Finished`."""
+
+    SUCCEEDED = "Succeeded"
+    """All workers of one attempt exited with 0."""
+    RESTARTS_EXHAUSTED = "RequeuingLimitExceeded"
+    """It failed once more than `failurePolicy.maxRestarts` allows."""
+    MAX_RUNTIME = "MaximumExecutionTimeExceeded"
+    """It ran longer than `spec.maxRuntime`."""
+
+
+class Progress(StrEnum):
+    """Reasons of conditions that say all is well."""
+
+    ADMITTED = "Admitted"
+    """GPUs were chosen and the pods created."""
+    STARTED = "Started"
+    """All workers run."""
+    BACKOFF_FINISHED = "BackoffFinished"
+    """The job is in the queue again."""

@@ -1,0 +1,183 @@
+"""The cluster at one instant, as the planners see it.
+
+Everything here is a frozen value without methods that do I/O. A reader in `cluster/` makes these values from
+what the watches hold; planners derive all they need from one `Snapshot`, so the same plan can be made again
+from a saved one. `None` means unknown and is never treated as zero.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec
+from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec
+from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
+from stokehold.model.demand import Demand
+from stokehold.model.taints import Taint
+
+Resources = Mapping[str, int]
+"""Amounts by resource name: cpu in milli-CPU, all others in base units (bytes, devices, pods)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as the API server shows it; `settles_at` is set while a returned device plugin is not yet trusted."""
+
+    name: str
+    labels: Mapping[str, str]
+    capacity: Resources
+    allocatable: Resources
+    taints: tuple[Taint, ...] = ()
+    ready: bool = True
+    unschedulable: bool = False
+    settles_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What our labels and annotations on a pod say: which attempt and index of which gang it is."""
+
+    job: str
+    attempt: int
+    index: int
+    gang_size: int
+    restarts: int
+    pool: str = ""
+    gpu_type: str = ""
+    capacity: str = ""
+    placement: tuple[str, ...] = ()
+    """Node by index, on the lead pod (index 0) alone: with it a half-created gang can be completed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod, reduced to what accounting and life cycle need.
+
+    `node` is where its requests are charged: the node it is bound to, or the one that we pinned it to.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    phase: str
+    requests: Resources
+    node: str = ""
+    bound: bool = False
+    owner_uid: str = ""
+    worker: Worker | None = None
+    tracked: bool = False
+    """Carries our finalizer: its outcome has not been recorded yet."""
+    terminating_since: datetime | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    ready: bool = False
+    exit_code: int | None = None
+    reason: str = ""
+    message: str = ""
+    unschedulable: str = ""
+    """kube-scheduler's message while it cannot bind the pod."""
+    disrupted: bool = False
+    """Has the condition DisruptionTarget: evicted, preempted, or its node was lost."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return (self.namespace, self.name)
+
+    @property
+    def is_over(self) -> bool:
+        """Has ended for good: it holds no resources any more."""
+        return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The record in an annotation of the job itself that it has finished; outlives status and pods."""
+
+    outcome: str
+    attempt: int
+    restarts: int
+    completed_at: datetime
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A TrainingJob with the pods that name it as their owner, whatever attempt they belong to."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    generation: int
+    created_at: datetime
+    spec: TrainingJobSpec
+    status: TrainingJobStatus
+    demand: Demand
+    pods: tuple[Pod, ...] = ()
+    proof: Proof | None = None
+    deleting: bool = False
+    create_error: str = ""
+    """Why the API server refused this job's pods or Service the last time, in its words."""
+    create_failed_at: datetime | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return (self.namespace, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class NodePool:
+    """A GPUNodePool as declared."""
+
+    name: str
+    uid: str
+    spec: GPUNodePoolSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A GPUQueue as declared."""
+
+    name: str
+    uid: str
+    spec: GPUQueueSpec
+
+
+@dataclass(frozen=True, slots=True)
+class PriorityClass:
+    """A PriorityClass; `preempts` says whether kube-scheduler may evict others for pods that carry it."""
+
+    name: str
+    value: int
+    is_default: bool = False
+    preempts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A namespace; a terminating one accepts nothing new."""
+
+    name: str
+    labels: Mapping[str, str]
+    terminating: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The cluster at `taken_at`. Every mapping is by name (namespaced things by namespace and name)."""
+
+    taken_at: datetime
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    used: Mapping[str, Resources] = field(default_factory=dict)
+    """What the live pods on each node request, foreign and terminating ones included, as kube-scheduler counts."""
+    jobs: Mapping[tuple[str, str], Job] = field(default_factory=dict)
+    orphans: tuple[Pod, ...] = ()
+    """Workers whose TrainingJob is gone; they hold their node and their name until they are gone too."""
+    node_pools: Mapping[str, NodePool] = field(default_factory=dict)
+    queues: Mapping[str, Queue] = field(default_factory=dict)
+    priority_classes: Mapping[str, PriorityClass] = field(default_factory=dict)
+    namespaces: Mapping[str, Namespace] = field(default_factory=dict)

@@ -1,0 +1,109 @@
+"""Every metric of the operator, once: name, unit, labels. Labels are bounded: kinds, verbs, reasons, pools.
+
+The reference page in docs/ is generated from this file.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+REGISTRY = CollectorRegistry()
+
+CYCLE_SECONDS = Histogram(
+    "stokehold_cycle_duration_seconds",
+    "Time of one planning cycle by part: snapshot, plan, apply.",
+    ["planner", "part"],
+    buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    registry=REGISTRY,
+)
+CYCLE_FAILURES = Counter(
+    "stokehold_cycle_failures_total",
+    "Planning cycles that ended with an error.",
+    ["planner"],
+    registry=REGISTRY,
+)
+ACTIONS = Counter(
+    "stokehold_actions_total",
+    "Actions of the planners by outcome: done, refused, outdated, unknown.",
+    ["action", "outcome"],
+    registry=REGISTRY,
+)
+REQUEST_SECONDS = Histogram(
+    "stokehold_api_request_duration_seconds",
+    "Requests to the API server by verb, resource and status code (0: no answer).",
+    ["verb", "resource", "code"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15),
+    registry=REGISTRY,
+)
+WATCH_AGE_SECONDS = Gauge(
+    "stokehold_watch_age_seconds",
+    "Seconds since the API server last said anything on this watch.",
+    ["resource"],
+    registry=REGISTRY,
+)
+WATCH_SIGNALS = Counter(
+    "stokehold_watch_signals_total",
+    "What happened on watches: event, list, reconnect, stall, broken (an object that cannot be read).",
+    ["resource", "signal"],
+    registry=REGISTRY,
+)
+UNREADABLE = Gauge(
+    "stokehold_unreadable_objects",
+    "Objects of our kinds that this version cannot read; they and their pods are left alone.",
+    ["kind"],
+    registry=REGISTRY,
+)
+LEADER = Gauge("stokehold_leader", "1 while this process may act, else 0.", registry=REGISTRY)
+LEASE_TRANSITIONS = Gauge(
+    "stokehold_lease_transitions", "How often the leadership has changed hands, as the Lease says.", registry=REGISTRY
+)
+JOBS = Gauge("stokehold_jobs", "TrainingJobs by queue and phase.", ["queue", "phase"], registry=REGISTRY)
+JOBS_WAITING = Gauge(
+    "stokehold_jobs_waiting", "Waiting TrainingJobs by queue and reason.", ["queue", "reason"], registry=REGISTRY
+)
+OLDEST_WAIT_SECONDS = Gauge(
+    "stokehold_oldest_wait_seconds",
+    "Age of the oldest TrainingJob that waits for GPUs, by queue.",
+    ["queue"],
+    registry=REGISTRY,
+)
+GPUS = Gauge(
+    "stokehold_gpus",
+    "GPUs of each pool by state: allocatable, used (requested by live pods), free.",
+    ["pool", "gpu_type", "state"],
+    registry=REGISTRY,
+)
+JOB_WAIT_SECONDS = Histogram(
+    "stokehold_job_wait_seconds",
+    "Time from a TrainingJob's creation to its first start.",
+    ["queue"],
+    buckets=(1, 2, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
+    registry=REGISTRY,
+)
+JOBS_FINISHED = Counter(
+    "stokehold_jobs_finished_total", "TrainingJobs that ended, by reason.", ["queue", "reason"], registry=REGISTRY
+)
+EVICTIONS = Counter(
+    "stokehold_evictions_total",
+    "Attempts that ended before their work was done, by reason.",
+    ["reason"],
+    registry=REGISTRY,
+)
+
+ALL: tuple[MetricWrapperBase, ...] = (
+    CYCLE_SECONDS,
+    CYCLE_FAILURES,
+    ACTIONS,
+    REQUEST_SECONDS,
+    WATCH_AGE_SECONDS,
+    WATCH_SIGNALS,
+    UNREADABLE,
+    LEADER,
+    LEASE_TRANSITIONS,
+    JOBS,
+    JOBS_WAITING,
+    OLDEST_WAIT_SECONDS,
+    GPUS,
+    JOB_WAIT_SECONDS,
+    JOBS_FINISHED,
+    EVICTIONS,
+)

@@ -1,0 +1,145 @@
+"""Why a gang cannot be placed, in one reason, with numbers and with what its owner can do about it."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from stokehold.model.demand import Demand
+from stokehold.model.reasons import Waiting
+from stokehold.planning.placement.place import Candidate, Shortfall
+from stokehold.planning.placement.pools import NO_GPUS, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One dominant reason; `requested` and `available` count whole `unit`s."""
+
+    reason: Waiting
+    message: str
+    next_step: str
+    requested: int = 0
+    available: int = 0
+    unit: str = ""
+
+
+def explain(shortfall: Shortfall, pools: Collection[Pool]) -> Explanation:
+    """The dominant reason: what can never be comes before what is only not so now."""
+    demand = shortfall.demand
+    if not shortfall.candidates:
+        return _no_pool(demand, pools)
+    best = max(shortfall.candidates, key=lambda c: (c.free_slots, c.empty_slots))
+    if all(candidate.empty_slots == 0 for candidate in shortfall.candidates):
+        return _too_large(demand, shortfall.candidates)
+    if all(candidate.unknown_level for candidate in shortfall.candidates):
+        return _no_level(demand, shortfall.candidates)
+    if any(candidate.split_by_topology for candidate in shortfall.candidates):
+        return _split(demand, best)
+    return _short(demand, best)
+
+
+def _no_pool(demand: Demand, pools: Collection[Pool]) -> Explanation:
+    of_type = [p for p in pools if not demand.gpu_types or any(p.serves_type(t) for t in demand.gpu_types)]
+    of_type = [p for p in of_type if p.gpu_type != NO_GPUS]
+    if not of_type:
+        known = ", ".join(sorted({p.gpu_type for p in pools} - {NO_GPUS})) or "none"
+        wanted = ", ".join(demand.gpu_types) or "any"
+        return Explanation(
+            Waiting.NO_MATCHING_FLAVOR,
+            f"no node pool has GPUs of type {wanted}; known types: {known}",
+            "Choose one of the known types in spec.gpuTypes, or ask the platform team for a GPUNodePool.",
+        )
+    if not any(p.admits_data(demand.data_class) for p in of_type):
+        return Explanation(
+            Waiting.NO_MATCHING_FLAVOR,
+            f"data class {demand.data_class or 'unset'} may not go to any pool of the right type "
+            f"({', '.join(p.name for p in of_type)})",
+            "Ask the platform team which pools may hold this data; spec.gpuTypes can name another type.",
+        )
+    classes = ", ".join(sorted({p.capacity_class for p in of_type}))
+    return Explanation(
+        Waiting.NO_MATCHING_FLAVOR,
+        f"the pools of the right type have capacity {classes}, the job allows {', '.join(demand.capacity_classes)}",
+        "Add one of these classes to spec.capacity.",
+    )
+
+
+def _too_large(demand: Demand, candidates: Collection[Candidate]) -> Explanation:
+    names = ", ".join(c.pool.name or "nodes without GPUs" for c in candidates)
+    return Explanation(
+        Waiting.NO_MATCHING_FLAVOR,
+        f"one worker asks for {_worker(demand)}; no node of {names} is that large",
+        "Lower spec.gpusPerNode or spec.resources, or spread the work over more nodes with spec.numNodes.",
+        requested=demand.gpus,
+        unit="GPUs per node",
+    )
+
+
+def _no_level(demand: Demand, candidates: Collection[Candidate]) -> Explanation:
+    known = ", ".join(sorted({alias for c in candidates for alias in c.pool.levels}))
+    return Explanation(
+        Waiting.NO_MATCHING_FLAVOR,
+        f"topology level {demand.required_topology} is not known; known levels: {known}",
+        "Use one of the known levels in spec.topology.required.",
+    )
+
+
+def _split(demand: Demand, best: Candidate) -> Explanation:
+    return Explanation(
+        Waiting.TOPOLOGY_PLACEMENT_FAILED,
+        f"{_count(best.free_slots, 'worker')} would fit in {_pool(best)}, but fewer than {demand.min_count} "
+        f"inside one {demand.required_topology}",
+        f"It starts when one {demand.required_topology} has room; spec.topology.preferred would start it now.",
+        requested=_amount(demand, demand.min_count),
+        available=_amount(demand, best.free_slots),
+        unit=_unit(demand),
+    )
+
+
+def _short(demand: Demand, best: Candidate) -> Explanation:
+    need = f"{_count(demand.min_count, 'worker')} of {_worker(demand)}"
+    message = f"needs room for {need}; {_pool(best)} has room for {best.free_slots} now"
+    gpu = best.pool.gpu_resource
+    if best.scarcest not in ("", gpu) and demand.gpus:
+        message += f", short of {best.scarcest}"
+    if best.closed_nodes:
+        message += f"; {_count(best.closed_nodes, 'node')} not ready or cordoned"
+    if best.empty_slots < demand.min_count:
+        message += f", and {best.empty_slots} even when empty"
+        step = "More nodes are needed: lower spec.numNodes, set spec.minNodes, or allow another type in spec.gpuTypes."
+    elif not best.usable_nodes:
+        step = "No node can be used now: its taints, readiness or your node selector rule all of them out."
+    else:
+        step = "It starts when running work ends; another type in spec.gpuTypes may be free sooner."
+    return Explanation(
+        Waiting.WAITING_FOR_CAPACITY,
+        message,
+        step,
+        requested=_amount(demand, demand.min_count),
+        available=_amount(demand, best.free_slots),
+        unit=_unit(demand),
+    )
+
+
+def _pool(candidate: Candidate) -> str:
+    return f"pool {candidate.pool.name}" if candidate.pool.name else "the nodes without GPUs"
+
+
+def _worker(demand: Demand) -> str:
+    requests = dict(demand.requests)
+    parts = [f"{demand.gpus} GPUs"] if demand.gpus else []
+    if cpu := requests.get("cpu"):
+        parts.append(f"{cpu / 1000:g} CPU")
+    if memory := requests.get("memory"):
+        parts.append(f"{memory / 2**30:.1f} GiB")
+    return " and ".join(parts) or "no resources"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _amount(demand: Demand, workers: int) -> int:
+    return workers * demand.gpus if demand.gpus else workers
+
+
+def _unit(demand: Demand) -> str:
+    return "GPUs" if demand.gpus else "workers"

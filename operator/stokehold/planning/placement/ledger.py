@@ -1,0 +1,170 @@
+"""What is free during one plan: a scratch copy that the planner books in and then throws away.
+
+Columnar, for speed: one row a node, one column a resource, 64-bit integers. How many workers of one shape fit
+on each node is kept per shape and refreshed only for the rows that were booked since, so that a queue of
+thousands of equal jobs costs little more than one of them.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stokehold.model.accounting import LARGEST
+from stokehold.model.demand import Demand
+from stokehold.model.snapshot import Node, Resources, Snapshot
+from stokehold.model.taints import tolerates
+from stokehold.planning.placement.pools import Pool
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Shape:
+    """The rows of one pool that one kind of worker may use, and how many of them fit on each row now."""
+
+    rows: Ints
+    slots: Ints
+    request: Ints
+    columns: Ints
+    gpu_column: int
+    position: dict[int, int]
+    seen: int
+    """How much of the ledger's journal is already in `slots`."""
+
+
+class Ledger:
+    """Free resources by node, as kube-scheduler would see them, less what this plan has already given away."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        pools: Iterable[Pool],
+        demands: Iterable[Demand],
+        avoid: Collection[str] = (),
+    ) -> None:
+        self.pools = {pool.name: pool for pool in pools}
+        self.names = sorted(snapshot.nodes)
+        self.nodes = [snapshot.nodes[name] for name in self.names]
+        self.row = {name: i for i, name in enumerate(self.names)}
+        self._columns = _columns(self.pools.values(), demands)
+        self.allocatable = self._table([node.allocatable for node in self.nodes])
+        used = self._table([snapshot.used.get(name, {}) for name in self.names])
+        self.free = self.allocatable - used
+        self._open = np.array([_is_open(node, snapshot) and node.name not in avoid for node in self.nodes], dtype=bool)
+        self._journal: list[int] = []
+        self._shapes: dict[tuple[str, Demand], Shape] = {}
+        self._domains: dict[tuple[str, str], Ints] = {}
+
+    def shape(self, pool: Pool, demand: Demand) -> Shape:
+        """The shape of one worker of `demand` in `pool`, brought up to date."""
+        key = (pool.name, demand)
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = self._shapes[key] = self._make_shape(pool, demand)
+        elif shape.seen < len(self._journal):
+            self._refresh(shape)
+        return shape
+
+    def domains(self, pool: Pool, alias: str, shape: Shape) -> Ints | None:
+        """The topology domain of each of the shape's rows as a code, -1 without the label; None: no such level."""
+        label = pool.levels.get(alias)
+        if label is None:
+            return None
+        key = (pool.name, label)
+        codes = self._domains.get(key)
+        if codes is None:
+            values = [node.labels.get(label) for node in self.nodes]
+            order = {value: i for i, value in enumerate(sorted({v for v in values if v is not None}))}
+            codes = np.array([-1 if v is None else order[v] for v in values], dtype=np.int64)
+            self._domains[key] = codes
+        return codes[shape.rows]
+
+    def free_gpus(self, shape: Shape) -> Ints:
+        """Free GPUs of each row of the shape."""
+        free: Ints = self.free[shape.rows, shape.gpu_column]
+        return free
+
+    def book(self, shape: Shape, rows: Iterable[int]) -> None:
+        """Take one worker of the shape from each of the rows; a row may stand there more than once."""
+        for row in rows:
+            self.free[row, shape.columns] -= shape.request
+            self._journal.append(row)
+
+    def empty_slots(self, pool: Pool, shape: Shape) -> int:
+        """How many workers would fit on the pool's nodes if they were all open and empty."""
+        rows = [self.row[name] for name in pool.members]
+        return int(_slots(self.allocatable[rows][:, shape.columns], shape.request).sum())
+
+    def closed(self, pool: Pool) -> int:
+        """How many of the pool's nodes take nothing new: not ready, cordoned, settling or avoided."""
+        return sum(not self._open[self.row[name]] for name in pool.members)
+
+    def scarcest(self, shape: Shape) -> str:
+        """The resource of which the shape's nodes have room for the fewest workers; GPUs win a tie."""
+        if not len(shape.rows):
+            return ""
+        room = np.maximum(self.free[shape.rows][:, shape.columns] // shape.request, 0).sum(axis=0)
+        names = {column: name for name, column in self._columns.items()}
+        ranked = sorted(
+            (int(fits), int(column) != shape.gpu_column, names[int(column)])
+            for fits, column in zip(room, shape.columns, strict=True)
+        )
+        return ranked[0][2]
+
+    def _make_shape(self, pool: Pool, demand: Demand) -> Shape:
+        wanted = dict(demand.requests)
+        if demand.gpus:
+            wanted[pool.gpu_resource] = wanted.get(pool.gpu_resource, 0) + demand.gpus
+        columns = np.array([self._columns[name] for name in wanted], dtype=np.int64)
+        request = np.array([min(amount, LARGEST) for amount in wanted.values()], dtype=np.int64)
+        rows = np.array([row for name in pool.members if self._may_use(row := self.row[name], demand)], dtype=np.int64)
+        return Shape(
+            rows=rows,
+            slots=_slots(self.free[rows][:, columns], request),
+            request=request,
+            columns=columns,
+            gpu_column=self._columns[pool.gpu_resource],
+            position={int(row): i for i, row in enumerate(rows)},
+            seen=len(self._journal),
+        )
+
+    def _may_use(self, row: int, demand: Demand) -> bool:
+        node = self.nodes[row]
+        return bool(self._open[row]) and tolerates(demand.tolerations, node.taints) and demand.accepts(node.labels)
+
+    def _refresh(self, shape: Shape) -> None:
+        touched = {shape.position[row] for row in self._journal[shape.seen :] if row in shape.position}
+        shape.seen = len(self._journal)
+        if touched:
+            at = np.fromiter(touched, dtype=np.int64)
+            shape.slots[at] = _slots(self.free[shape.rows[at]][:, shape.columns], shape.request)
+
+    def _table(self, amounts: list[Resources]) -> Ints:
+        table = np.zeros((len(amounts), len(self._columns)), dtype=np.int64)
+        for i, row in enumerate(amounts):
+            for name, amount in row.items():
+                column = self._columns.get(name)
+                if column is not None:
+                    table[i, column] = min(amount, LARGEST)
+        return table
+
+
+def _columns(pools: Iterable[Pool], demands: Iterable[Demand]) -> dict[str, int]:
+    names = {pool.gpu_resource for pool in pools}
+    for requests in {demand.requests for demand in demands}:
+        names.update(name for name, _ in requests)
+    return {name: i for i, name in enumerate(sorted(names))}
+
+
+def _is_open(node: Node, snapshot: Snapshot) -> bool:
+    settled = node.settles_at is None or node.settles_at <= snapshot.taken_at
+    return node.ready and not node.unschedulable and settled
+
+
+def _slots(free: Ints, request: Ints) -> Ints:
+    if not len(free):
+        return np.zeros(0, dtype=np.int64)
+    slots: Ints = np.maximum(free // request, 0).min(axis=1)
+    return slots

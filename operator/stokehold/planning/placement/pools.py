@@ -1,0 +1,137 @@
+"""Which nodes belong together: the declared pools, or one per GPU product when nobody declared any."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from stokehold.model.demand import Demand
+from stokehold.model.snapshot import Node, NodePool, Snapshot
+
+PRODUCT_LABEL = "nvidia.com/gpu.product"
+DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
+ON_PREM = "on-prem"
+NO_GPUS = ""
+"""GPU type of the nodes that belong to no pool: they take the jobs that ask for no GPUs."""
+
+DEFAULT_LEVELS = {
+    "region": "topology.kubernetes.io/region",
+    "zone": "topology.kubernetes.io/zone",
+    "rack": "topology.kubernetes.io/rack",
+    "host": "kubernetes.io/hostname",
+}
+"""Topology aliases that work without any configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A pool with its member nodes, by name and in order."""
+
+    name: str
+    gpu_type: str
+    gpu_resource: str
+    capacity_class: str
+    data_classes: tuple[str, ...]
+    levels: Mapping[str, str]
+    members: tuple[str, ...]
+    declared: bool = True
+
+    def serves_type(self, wanted: str) -> bool:
+        """Whether a job that asks for this GPU type may run here.
+
+        A declared pool answers to its exact `gpuType`. An implicit one answers to any set of words of its product
+        label: `h100` and `a100-80gb` find NVIDIA-H100-80GB-HBM3 and NVIDIA-A100-SXM4-80GB.
+        """
+        if self.declared:
+            return wanted == self.gpu_type
+        words = set(self.gpu_type.split("-"))
+        return "mig" not in words and set(wanted.lower().split("-")) <= words
+
+    def admits_data(self, data_class: str) -> bool:
+        """Whether work of this data class may run here; work without one counts as the most restricted."""
+        if self.capacity_class == ON_PREM and not self.data_classes:
+            return True
+        return data_class in self.data_classes
+
+
+def resolve_pools(snapshot: Snapshot) -> tuple[Pool, ...]:
+    """Every pool, by name, then one of the nodes that no pool has. A node belongs to the first that selects it."""
+    declared = [p for _, p in sorted(snapshot.node_pools.items())]
+    if any(p.spec.node_selector for p in declared):
+        pools = _with_members(declared, snapshot)
+    else:
+        pools = [*_implicit(snapshot.nodes.values()), *(_declared(p, ()) for p in declared)]
+    taken = {name for pool in pools for name in pool.members}
+    rest = tuple(name for name in sorted(snapshot.nodes) if name not in taken)
+    return (*pools, Pool(NO_GPUS, NO_GPUS, DEFAULT_GPU_RESOURCE, ON_PREM, (), DEFAULT_LEVELS, rest))
+
+
+def pools_for(demand: Demand, pools: Iterable[Pool]) -> list[Pool]:
+    """The pools that may host this gang, best first: by the order of its GPU types, then of its capacity classes."""
+    ranked: list[tuple[int, int, str, Pool]] = []
+    for pool in pools:
+        if demand.gpus and pool.gpu_type == NO_GPUS:
+            continue
+        type_rank = _rank(demand.gpu_types, pool.serves_type)
+        class_rank = _rank(demand.capacity_classes, pool.capacity_class.__eq__)
+        if type_rank is None or class_rank is None or not pool.admits_data(demand.data_class):
+            continue
+        ranked.append((type_rank, class_rank, pool.name, pool))
+    return [pool for *_, pool in sorted(ranked, key=lambda entry: entry[:3])]
+
+
+def _with_members(declared: list[NodePool], snapshot: Snapshot) -> list[Pool]:
+    members: dict[str, list[str]] = {pool.name: [] for pool in declared}
+    selecting = [pool for pool in declared if pool.spec.node_selector]
+    for name, node in sorted(snapshot.nodes.items()):
+        for pool in selecting:
+            if _selects(pool, node):
+                members[pool.name].append(name)
+                break
+    return [_declared(pool, members[pool.name]) for pool in declared]
+
+
+def _selects(pool: NodePool, node: Node) -> bool:
+    return all(node.labels.get(key) == value for key, value in (pool.spec.node_selector or {}).items())
+
+
+def _rank(wishes: tuple[str, ...], fits: Callable[[str], bool]) -> int | None:
+    if not wishes:
+        return 0
+    return next((i for i, wish in enumerate(wishes) if fits(wish)), None)
+
+
+def _declared(pool: NodePool, members: Iterable[str]) -> Pool:
+    spec = pool.spec
+    levels = {level.alias: level.node_label for level in spec.topology_levels}
+    return Pool(
+        name=pool.name,
+        gpu_type=spec.gpu_type,
+        gpu_resource=spec.resource_name,
+        capacity_class=spec.capacity_class,
+        data_classes=spec.data_classes,
+        levels=DEFAULT_LEVELS | levels,
+        members=tuple(members),
+    )
+
+
+def _implicit(nodes: Iterable[Node]) -> list[Pool]:
+    products: dict[str, list[str]] = {}
+    for node in sorted(nodes, key=lambda n: n.name):
+        if product := node.labels.get(PRODUCT_LABEL):
+            products.setdefault(_slug(product), []).append(node.name)
+    return [
+        Pool(
+            name=slug,
+            gpu_type=slug,
+            gpu_resource=DEFAULT_GPU_RESOURCE,
+            capacity_class=ON_PREM,
+            data_classes=(),
+            levels=DEFAULT_LEVELS,
+            members=tuple(members),
+            declared=False,
+        )
+        for slug, members in sorted(products.items())
+    ]
+
+
+def _slug(product: str) -> str:
+    return product.lower().replace("_", "-").replace(".", "-").removeprefix("nvidia-").removeprefix("tesla-")

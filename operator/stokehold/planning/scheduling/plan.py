@@ -1,0 +1,276 @@
+"""What to do about TrainingJobs now.
+
+    release   pods whose job is gone, or that ended with an attempt that has been recorded
+    close     attempts that are over: finished, failed, lost, suspended, too long
+    complete  gangs of which only a part was created before somebody died
+    admit     waiting jobs, by priority and age, whole or not at all
+    report    what users should know: running, or why not
+
+Each step looks at the snapshot alone, so the order of the actions is the order in which they may be carried out,
+and a plan that was carried out in part is simply made again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from stokehold.api.v1alpha1 import training_job as api
+from stokehold.model.actions import (
+    Action,
+    AdmitJob,
+    DeletePod,
+    FinishJob,
+    Note,
+    Placement,
+    ReleasePod,
+    WriteJobStatus,
+)
+from stokehold.model.demand import Demand
+from stokehold.model.reasons import Eviction, Waiting
+from stokehold.model.snapshot import Job, Pod, Snapshot
+from stokehold.planning.placement.explain import Explanation, explain
+from stokehold.planning.placement.ledger import Ledger
+from stokehold.planning.placement.place import Shortfall, place_gang
+from stokehold.planning.placement.pools import resolve_pools
+from stokehold.planning.scheduling import reporting
+from stokehold.planning.scheduling.attempts import Attempt, current_attempt, is_over
+from stokehold.planning.scheduling.backoff import nodes_to_avoid, requeue_time
+from stokehold.planning.scheduling.lifecycle import Case, End, end_of_attempt
+from stokehold.planning.scheduling.queueing import Entry, order, priority_of, queue_of, why_not_queued
+from stokehold.planning.scheduling.settings import SchedulingSettings
+
+NEEDS_THE_OWNER = (Waiting.MISCONFIGURED, Waiting.NO_MATCHING_FLAVOR, Waiting.CREATION_REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One job that can still go on, with its attempt and how that has ended, if it has."""
+
+    job: Job
+    attempt: Attempt
+    end: End | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One job that waits, and why; `position` counts from 1 within its queue."""
+
+    job: Job
+    attempt: Attempt
+    why: Explanation
+    position: int | None = None
+
+
+def plan_scheduling(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
+    """Everything that can be done now, in the order in which it may be done."""
+    yield from _release_orphans(snapshot)
+    yield from _tidy_finished(snapshot)
+    standings = list(_standings(snapshot, settings))
+    yield from _tidy_history(standings)
+    yield from _close_attempts(standings, snapshot, settings)
+    going = [standing for standing in standings if standing.end is None]
+    yield from _complete_gangs(going, snapshot)
+    yield from _report_running(going, snapshot, settings)
+    yield from _admit(going, snapshot, settings)
+
+
+def _release_orphans(snapshot: Snapshot) -> Iterator[Action]:
+    """Nobody will ask for their outcome any more; the garbage collector deletes them."""
+    for pod in snapshot.orphans:
+        if pod.tracked:
+            yield ReleasePod(pod, "its TrainingJob is gone")
+
+
+def _tidy_finished(snapshot: Snapshot) -> Iterator[Action]:
+    """Pods of jobs that are over or being deleted: record what is missing, then let them go."""
+    for job in snapshot.jobs.values():
+        if _is_going(job, snapshot):
+            yield from _let_go(job.pods, "its TrainingJob is being deleted")
+        elif is_over(job):
+            yield from _record_both(job, snapshot)
+            if job.proof is not None and job.status.phase == job.proof.outcome:
+                yield from _let_go(job.pods, "its TrainingJob has finished")
+
+
+def _record_both(job: Job, snapshot: Snapshot) -> Iterator[Action]:
+    """The end stands on the object and in its status; whichever is missing is written again from the other."""
+    attempt = current_attempt(job)
+    if job.proof is None:
+        yield FinishJob(job, reporting.proof_from_status(job, snapshot.taken_at), None)
+    elif job.status.phase != job.proof.outcome:
+        status = reporting.finished(job, attempt, job.proof, snapshot.taken_at)
+        yield FinishJob(job, job.proof, status)
+
+
+def _standings(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Standing]:
+    corpses: dict[tuple[str, str], list[Pod]] = {}
+    for pod in snapshot.orphans:
+        if pod.worker:
+            corpses.setdefault((pod.namespace, pod.worker.job), []).append(pod)
+    for job in snapshot.jobs.values():
+        if is_over(job) or _is_going(job, snapshot):
+            continue
+        attempt = current_attempt(job, corpses.get(job.key, ()))
+        yield Standing(job, attempt, end_of_attempt(Case(job, attempt, snapshot, settings)))
+
+
+def _tidy_history(standings: list[Standing]) -> Iterator[Action]:
+    for standing in standings:
+        yield from _let_go(standing.attempt.history, "its attempt is over")
+
+
+def _let_go(pods: tuple[Pod, ...], why: str) -> Iterator[Action]:
+    """Workers that still run are deleted; those that ended stay for their logs until the job goes."""
+    for pod in pods:
+        if not pod.is_over and pod.terminating_since is None:
+            yield DeletePod(pod, why)
+        if pod.tracked:
+            yield ReleasePod(pod, why)
+
+
+def _close_attempts(standings: list[Standing], snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
+    now = snapshot.taken_at
+    for job, attempt, end in ((s.job, s.attempt, s.end) for s in standings):
+        if end is None:
+            continue
+        if end.finish is not None:
+            proof = reporting.proof_of(attempt, end, now)
+            note = Note(proof.reason, end.message, f"finished {attempt.number}", warning=proof.outcome == api.FAILED)
+            notes = (note,) if proof.outcome == api.FAILED else ()
+            yield FinishJob(job, proof, reporting.finished(job, attempt, proof, now), notes)
+        else:
+            again = requeue_time(job, attempt, end, now, settings)
+            note = Note(
+                str(end.eviction), end.message, f"closed {attempt.number}", warning=end.eviction != Eviction.SUSPENDED
+            )
+            status = reporting.requeued(job, attempt, end, again, now)
+            yield WriteJobStatus(job, status, (note,), closes_attempt=str(end.eviction))
+
+
+def _complete_gangs(going: list[Standing], snapshot: Snapshot) -> Iterator[Action]:
+    pools = {pool.name: pool for pool in resolve_pools(snapshot)}
+    for job, attempt in ((s.job, s.attempt) for s in going if s.attempt.missing):
+        pool = pools.get(attempt.lead.worker.pool) if attempt.lead and attempt.lead.worker else None
+        placement = reporting.planned(attempt, pool.gpu_resource if pool else "")
+        if placement is not None:
+            priority_class = _pod_priority_class(job, snapshot)
+            yield AdmitJob(job, attempt.number, attempt.restarts, placement, attempt.missing, priority_class)
+
+
+def _report_running(going: list[Standing], snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
+    """Running is told when all workers run; a gang that takes long to start is told to be starting."""
+    now = snapshot.taken_at
+    for job, attempt in ((s.job, s.attempt) for s in going if s.attempt.pods):
+        if attempt.missing:
+            continue
+        if all(pod.phase in ("Running", "Succeeded") for pod in attempt.pods):
+            if job.status.phase != api.RUNNING or job.status.observed_generation != job.generation:
+                yield WriteJobStatus(job, reporting.started(job, attempt, now), _admitted_note(job, attempt))
+        elif _starts_slowly(attempt, snapshot, settings) and job.status.phase != api.STARTING:
+            yield WriteJobStatus(job, reporting.starting(job, attempt, now))
+
+
+def _admit(going: list[Standing], snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
+    """The queue: place what fits, tell the others why not."""
+    entries: list[Entry] = []
+    for job, attempt in ((s.job, s.attempt) for s in going if not s.attempt.pods):
+        why = _refused(job, snapshot, settings) or why_not_queued(job, attempt, snapshot)
+        if why is not None:
+            yield from _tell(Held(job, attempt, why), snapshot, settings)
+        else:
+            priority = priority_of(job, snapshot.priority_classes)
+            entries.append(Entry(job, attempt, priority, queue_of(job, snapshot)))
+    if entries:
+        paced = replace(settings, refresh_every=settings.refresh_interval(len(entries)))
+        yield from _place(sorted(entries, key=order), snapshot, paced)
+
+
+def _place(entries: list[Entry], snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
+    pools = resolve_pools(snapshot)
+    demands = {entry.job.demand for entry in entries}
+    ledger = Ledger(snapshot, pools, demands, nodes_to_avoid(snapshot, settings))
+    hopeless: dict[Demand, Explanation] = {}
+    waiting_in: dict[str, int] = {}
+    admitted = 0
+    for entry in entries:
+        demand = entry.job.demand
+        if demand not in hopeless:
+            if admitted == settings.most_admissions:
+                return
+            found = place_gang(ledger, demand)
+            if not isinstance(found, Shortfall):
+                admitted += 1
+                yield _admission(entry, found, snapshot)
+                continue
+            # Nothing becomes free during a plan: what did not fit once will not fit later in it.
+            hopeless[demand] = explain(found, pools)
+        position = waiting_in[entry.queue] = waiting_in.get(entry.queue, 0) + 1
+        yield from _tell(Held(entry.job, entry.attempt, hopeless[demand], position), snapshot, settings)
+
+
+def _admission(entry: Entry, placement: Placement, snapshot: Snapshot) -> AdmitJob:
+    job, attempt = entry.job, entry.attempt
+    return AdmitJob(
+        job,
+        attempt.number,
+        attempt.restarts,
+        placement,
+        missing=tuple(range(len(placement.nodes))),
+        pod_priority_class=_pod_priority_class(job, snapshot),
+    )
+
+
+def _tell(entry: Held, snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
+    """Write a waiting status, if it has news; a job that has only just come may start before anybody looks."""
+    job, now = entry.job, snapshot.taken_at
+    if now - job.created_at < settings.first_report_after and job.status.queue is None:
+        return
+    if reporting.is_worth_writing(job, entry.why, entry.position, now, settings.refresh_every):
+        status = reporting.waiting(job, entry.attempt, entry.why, entry.position, now)
+        yield WriteJobStatus(job, status, _waiting_note(job, entry))
+
+
+def _waiting_note(job: Job, entry: Held) -> tuple[Note, ...]:
+    """An Event for what only the owner can mend."""
+    why = entry.why
+    if why.reason not in NEEDS_THE_OWNER or (job.status.queue and job.status.queue.reason == why.reason):
+        return ()
+    key = f"{why.reason} {entry.attempt.number} {job.generation}"
+    return (Note(str(why.reason), f"{why.message}. {why.next_step}", key, warning=True),)
+
+
+def _admitted_note(job: Job, attempt: Attempt) -> tuple[Note, ...]:
+    """An Event for those who were told to wait; whoever starts at once sees it in the phase."""
+    if job.status.queue is None or attempt.lead is None:
+        return ()
+    nodes = ", ".join(sorted({pod.node for pod in attempt.pods}))
+    return (Note("Admitted", f"attempt {attempt.number} runs on {nodes}", f"admitted {attempt.number}"),)
+
+
+def _refused(job: Job, snapshot: Snapshot, settings: SchedulingSettings) -> Explanation | None:
+    """The API server did not take the pods; asking it again in every cycle would change nothing."""
+    if not job.create_error or job.create_failed_at is None:
+        return None
+    if snapshot.taken_at - job.create_failed_at >= settings.restart_backoff:
+        return None
+    return Explanation(
+        Waiting.CREATION_REFUSED,
+        f"the API server refused to create the pods: {job.create_error}",
+        "Mend what it says (a ResourceQuota, a policy, spec.podTemplate); it is tried again by itself.",
+    )
+
+
+def _starts_slowly(attempt: Attempt, snapshot: Snapshot, settings: SchedulingSettings) -> bool:
+    born = [pod.created_at for pod in attempt.pods if pod.created_at is not None]
+    return bool(born) and snapshot.taken_at - min(born) >= settings.slow_start
+
+
+def _pod_priority_class(job: Job, snapshot: Snapshot) -> str:
+    """The class for the pods: only one that never preempts. Who must leave is decided here, not by kube-scheduler."""
+    known = snapshot.priority_classes.get(job.spec.priority_class_name or "")
+    return known.name if known is not None and not known.preempts else ""
+
+
+def _is_going(job: Job, snapshot: Snapshot) -> bool:
+    """Whether the job or its namespace is being deleted: nothing new is created for it."""
+    namespace = snapshot.namespaces.get(job.namespace)
+    return job.deleting or (namespace is not None and namespace.terminating)

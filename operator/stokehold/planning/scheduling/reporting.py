@@ -1,0 +1,266 @@
+"""What the status of a job says: built whole from the recorded one and from what has happened. Pure.
+
+A status is written only when it tells the user something new: each write costs the API server as much as a pod.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from stokehold.api import conditions
+from stokehold.api.conditions import Condition, find_condition, with_condition
+from stokehold.api.v1alpha1 import training_job as api
+from stokehold.api.v1alpha1.shared import QueueDetails, QueueStatus
+from stokehold.model.actions import Placement
+from stokehold.model.reasons import Eviction, Finish, Progress, Waiting
+from stokehold.model.snapshot import Job, Proof
+from stokehold.planning.placement.explain import Explanation
+from stokehold.planning.scheduling.attempts import Attempt
+from stokehold.planning.scheduling.lifecycle import End
+
+REMEMBERED_EVICTIONS = 5
+
+Status = dict[str, Any]
+
+
+def started(job: Job, attempt: Attempt, now: datetime) -> Status:
+    """All workers run."""
+    start = attempt.started_at or now
+    update = {
+        "phase": api.RUNNING,
+        "queue": None,
+        "requeue_at": None,
+        "placement": placement_of(attempt),
+        "attempt": attempt.number,
+        "restarts": attempt.restarts,
+        "start_time": job.status.start_time or start,
+        "conditions": _conditions(
+            job,
+            now,
+            (conditions.QUOTA_RESERVED, True, Progress.ADMITTED, "GPUs are reserved"),
+            (conditions.ADMITTED, True, Progress.ADMITTED, "the gang was placed"),
+            (conditions.PODS_READY, True, Progress.STARTED, "all workers run"),
+        ),
+    }
+    return _render(job, update)
+
+
+def starting(job: Job, attempt: Attempt, now: datetime) -> Status:
+    """Admitted, but some workers do not run yet: images are pulled, volumes attached."""
+    ready = sum(pod.phase == "Running" for pod in attempt.pods)
+    update = {
+        "phase": api.STARTING,
+        "queue": None,
+        "requeue_at": None,
+        "placement": placement_of(attempt),
+        "attempt": attempt.number,
+        "restarts": attempt.restarts,
+        "conditions": _conditions(
+            job,
+            now,
+            (conditions.QUOTA_RESERVED, True, Progress.ADMITTED, "GPUs are reserved"),
+            (conditions.ADMITTED, True, Progress.ADMITTED, "the gang was placed"),
+            (conditions.PODS_READY, False, "Starting", f"{ready} of {attempt.size} workers run"),
+        ),
+    }
+    return _render(job, update)
+
+
+def waiting(job: Job, attempt: Attempt, why: Explanation, position: int | None, now: datetime) -> Status:
+    """No GPUs yet: one reason, its numbers, and what the owner can do."""
+    phase = api.SUSPENDED if why.reason == Waiting.SUSPENDED else api.PENDING
+    if why.reason == Waiting.BACKING_OFF and attempt.number > 1:
+        phase = api.RESTARTING
+    update = {
+        "phase": phase,
+        "attempt": attempt.number if attempt.number > 1 else None,
+        "restarts": attempt.restarts or None,
+        "placement": None,
+        "queue": queue_status(why, position, now),
+        "conditions": _conditions(
+            job, now, (conditions.QUOTA_RESERVED, False, why.reason, why.message), *_no_longer_ready(job)
+        ),
+    }
+    return _render(job, update)
+
+
+def requeued(job: Job, attempt: Attempt, end: End, requeue_at: datetime, now: datetime) -> Status:
+    """The attempt is closed, the job goes back to the queue; the number moves on, so nothing is counted twice."""
+    counts = end.eviction == Eviction.WORKER_FAILED
+    suspended = end.eviction == Eviction.SUSPENDED
+    reason = str(end.eviction)
+    message = end.message if suspended else f"{end.message}; next attempt at {requeue_at:%H:%M:%S} UTC"
+    why = Explanation(
+        Waiting.SUSPENDED if suspended else Waiting.BACKING_OFF,
+        message,
+        "Set spec.suspend to false to queue it again." if suspended else "Nothing to do: it starts again by itself.",
+    )
+    status = job.status
+    failure = api.Failure(
+        time=_whole(now),
+        reason=reason,
+        message=end.message,
+        node=end.node,
+        exit_code=end.exit_code,
+        counts_as_restart=counts,
+    )
+    eviction = api.Eviction(time=_whole(now), reason=reason, node=end.node)
+    update = {
+        "phase": api.SUSPENDED if suspended else api.RESTARTING,
+        "attempt": attempt.number + 1,
+        "restarts": attempt.restarts + (1 if counts else 0),
+        "requeue_at": None if suspended else _whole(requeue_at),
+        "last_failure": status.last_failure if suspended else failure,
+        "evictions": (*status.evictions, eviction)[-REMEMBERED_EVICTIONS:],
+        "queue": queue_status(why, None, now),
+        "usage": _usage(job, attempt, now, lost=True),
+        "conditions": _conditions(
+            job,
+            now,
+            (conditions.QUOTA_RESERVED, False, reason, end.message),
+            (conditions.ADMITTED, False, reason, end.message),
+            (conditions.PODS_READY, False, reason, end.message),
+            (conditions.EVICTED, True, reason, end.message),
+            (conditions.REQUEUED, True, reason, message),
+        ),
+    }
+    return _render(job, update)
+
+
+def finished(job: Job, attempt: Attempt, proof: Proof, now: datetime) -> Status:
+    """The job is over, well or badly."""
+    succeeded = proof.outcome == api.SUCCEEDED
+    update = {
+        "phase": proof.outcome,
+        "queue": None,
+        "requeue_at": None,
+        "attempt": proof.attempt,
+        "restarts": proof.restarts,
+        "placement": placement_of(attempt) or job.status.placement,
+        "start_time": job.status.start_time or attempt.started_at,
+        "completion_time": _whole(proof.completed_at),
+        "usage": _usage(job, attempt, now, lost=not succeeded),
+        "conditions": _conditions(
+            job,
+            now,
+            (conditions.QUOTA_RESERVED, False, "Finished", "GPUs are given back"),
+            (conditions.ADMITTED, False, "Finished", "GPUs are given back"),
+            (conditions.PODS_READY, False, "Finished", "the workers have ended"),
+            (conditions.FINISHED, True, proof.reason, proof.message),
+        ),
+    }
+    return _render(job, update)
+
+
+def proof_of(attempt: Attempt, end: End, now: datetime) -> Proof:
+    """The record of the job's end, for the annotation."""
+    ends = [pod.finished_at for pod in attempt.pods if pod.finished_at is not None]
+    return Proof(
+        outcome=api.SUCCEEDED if end.finish == Finish.SUCCEEDED else api.FAILED,
+        attempt=attempt.number,
+        restarts=attempt.restarts,
+        completed_at=max(ends) if ends and end.finish == Finish.SUCCEEDED else _whole(now),
+        reason=str(end.finish),
+        message=end.message,
+    )
+
+
+def proof_from_status(job: Job, now: datetime) -> Proof:
+    """The same from a status that says that the job is over, should the annotation be lost."""
+    ended = find_condition(job.status.conditions, conditions.FINISHED)
+    return Proof(
+        outcome=job.status.phase,
+        attempt=job.status.attempt or 1,
+        restarts=job.status.restarts or 0,
+        completed_at=job.status.completion_time or _whole(now),
+        reason=ended.reason if ended else "",
+        message=ended.message if ended else "",
+    )
+
+
+def queue_status(why: Explanation, position: int | None, now: datetime) -> QueueStatus:
+    """The part of the status that says why a job waits."""
+    details = None
+    if why.unit:
+        details = QueueDetails(requested=why.requested, available=why.available, unit=why.unit)
+    return QueueStatus(
+        position=position,
+        reason=str(why.reason),
+        message=why.message,
+        next_step=why.next_step,
+        details=details,
+        observed_time=_whole(now),
+    )
+
+
+def is_worth_writing(job: Job, why: Explanation, position: int | None, now: datetime, every: timedelta) -> bool:
+    """Whether the waiting status has news: a new reason at once, new numbers now and then."""
+    told = job.status.queue
+    if told is None or job.status.observed_generation != job.generation or told.reason != why.reason:
+        return True
+    if told.message == why.message and told.position == position:
+        return False
+    return told.observed_time is None or now - told.observed_time >= every
+
+
+def placement_of(attempt: Attempt) -> api.Placement | None:
+    """Where the attempt runs, as its pods say."""
+    lead = attempt.lead
+    if lead is None or lead.worker is None:
+        return None
+    worker = lead.worker
+    return api.Placement(pool=worker.pool, gpu_type=worker.gpu_type, capacity=worker.capacity, nodes=worker.placement)
+
+
+def planned(attempt: Attempt, gpu_resource: str) -> Placement | None:
+    """The placement that the lead worker remembers, to complete a gang by."""
+    lead = attempt.lead
+    if lead is None or lead.worker is None:
+        return None
+    worker = lead.worker
+    return Placement(worker.pool, worker.gpu_type, worker.capacity, gpu_resource, worker.placement)
+
+
+def _no_longer_ready(job: Job) -> list[tuple[str, bool, str, str]]:
+    """Conditions that an earlier attempt left True, should its end have been recorded by nobody."""
+    stale = [c.type for c in job.status.conditions if c.status == "True"]
+    return [
+        (kind, False, "Waiting", "the job waits")
+        for kind in (conditions.ADMITTED, conditions.PODS_READY)
+        if kind in stale
+    ]
+
+
+def _conditions(job: Job, now: datetime, *news: tuple[str, bool, str, str]) -> tuple[Condition, ...]:
+    result = job.status.conditions
+    for kind, holds, reason, message in news:
+        condition = Condition(
+            type=kind,
+            status=conditions.TRUE if holds else conditions.FALSE,
+            reason=str(reason),
+            message=message,
+            last_transition_time=_whole(now),
+            observed_generation=job.generation,
+        )
+        result = with_condition(result, condition)
+    return result
+
+
+def _usage(job: Job, attempt: Attempt, now: datetime, *, lost: bool) -> api.Usage:
+    before = job.status.usage or api.Usage()
+    gpu_seconds = round(attempt.held_seconds(now) * job.spec.gpus_per_node)
+    return before.model_copy(
+        update={
+            "run_seconds": (before.run_seconds or 0) + round(attempt.run_seconds(now)),
+            "gpu_seconds": (before.gpu_seconds or 0) + gpu_seconds,
+            "lost_gpu_seconds": (before.lost_gpu_seconds or 0) + (gpu_seconds if lost else 0),
+        }
+    )
+
+
+def _render(job: Job, update: dict[str, Any]) -> Status:
+    status = job.status.model_copy(update={"observed_generation": job.generation, **update})
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+
+
+def _whole(instant: datetime) -> datetime:
+    return instant.replace(microsecond=0)

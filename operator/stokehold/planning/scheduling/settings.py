@@ -1,0 +1,34 @@
+"""What an administrator may set about scheduling; plain values, read once at start-up."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulingSettings:
+    """Deadlines and limits of the scheduling planner."""
+
+    bind_timeout: timedelta = timedelta(seconds=60)
+    """A gang whose pods are not all bound after this is taken back whole."""
+    lost_node_grace: timedelta = timedelta(seconds=10)
+    """A pod's node may be missing from our watch for this long before it counts as gone."""
+    restart_backoff: timedelta = timedelta(seconds=10)
+    """Before the first restart after a failure; doubles each time."""
+    requeue_backoff: timedelta = timedelta(seconds=5)
+    """Before the first new attempt after a fault of the cluster; doubles with each in `fault_window`."""
+    longest_backoff: timedelta = timedelta(minutes=5)
+    fault_window: timedelta = timedelta(minutes=5)
+    """How long a node that refused workers is remembered, and avoided after `refusals_to_avoid`."""
+    refusals_to_avoid: int = 2
+    first_report_after: timedelta = timedelta(seconds=1)
+    """A job that starts sooner than this never gets a waiting status: one write less."""
+    refresh_every: timedelta = timedelta(seconds=30)
+    """How often position and numbers of a waiting job may be rewritten while its reason stays the same."""
+    slow_start: timedelta = timedelta(seconds=5)
+    """A gang that has not started after this is reported as Starting; a faster one goes straight to Running."""
+    most_admissions: int = 400
+    """In one plan; the next one follows at once. Keeps plans short and the API server's queue shorter."""
+
+    def refresh_interval(self, waiting: int) -> timedelta:
+        """`refresh_every`, stretched so that a long queue costs at most ten such writes a second."""
+        return max(self.refresh_every, timedelta(seconds=waiting / 10))
