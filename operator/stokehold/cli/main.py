@@ -24,6 +24,7 @@ def main() -> None:
 @click.option("--kube-api-burst", default=400, show_default=True, help="Requests that may go at once.")
 @click.option("--metrics-address", default="127.0.0.1", show_default=True, help="Where /metrics and probes listen.")
 @click.option("--metrics-port", default=8080, show_default=True, help="0 lets the system choose.")
+@click.option("--port-file", type=click.Path(), help="Write the port of /metrics here once it listens.")
 @click.option("--webhook-port", type=int, help="Serve admission here; needs the two files.")
 @click.option("--webhook-cert", type=click.Path(), help="Its certificate (PEM); read again when it changes.")
 @click.option("--webhook-key", type=click.Path(), help="The certificate's key (PEM).")
@@ -37,6 +38,7 @@ def run(  # noqa: PLR0913 - one argument per option
     kube_api_burst: int,
     metrics_address: str,
     metrics_port: int,
+    port_file: str | None,
     webhook_port: int | None,
     webhook_cert: str | None,
     webhook_key: str | None,
@@ -61,6 +63,11 @@ def run(  # noqa: PLR0913 - one argument per option
         api_burst=kube_api_burst,
         metrics_address=metrics_address,
         metrics_port=metrics_port,
+        port_file=port_file,
         webhook=webhook,
     )
     sys.exit(asyncio.run(run_operator(settings)))
+
+
+if __name__ == "__main__":
+    main()

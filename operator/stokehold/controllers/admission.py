@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import aiohttp
 import kopf
 from pydantic import ValidationError
 
@@ -20,6 +21,7 @@ from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePool
 from stokehold.api.v1alpha1.gpu_queue import GPUQueue
 from stokehold.api.v1alpha1.inference_pool import InferencePool
 from stokehold.api.v1alpha1.training_job import TrainingJob
+from stokehold.cluster.connection import Connection
 from stokehold.controllers.settings import Settings
 from stokehold.model.snapshot import Snapshot
 from stokehold.planning.scheduling.queueing import serves_namespace
@@ -31,10 +33,17 @@ MOST_COMPLAINTS = 8
 def registry(settings: Settings, read: Callable[[], Snapshot]) -> kopf.OperatorRegistry:
     """The handlers: login, start-up, and a validating webhook for each kind that users write."""
     handlers = kopf.OperatorRegistry()
+    kubeconfig, webhook = settings.kubeconfig, settings.webhook
 
     @kopf.on.login(registry=handlers)
-    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        connection = await Connection.load(kubeconfig)
+        authorization = await connection.authorization()
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=connection.tls or True),
+            headers={"Authorization": authorization} if authorization else {},
+        )
+        return kopf.AiohttpSession(server=connection.server, aiohttp_session=session)
 
     @kopf.on.startup(registry=handlers)
     def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
@@ -48,7 +57,6 @@ def registry(settings: Settings, read: Callable[[], Snapshot]) -> kopf.OperatorR
                 addr=webhook.address, port=webhook.port, certfile=webhook.certificate, pkeyfile=webhook.key
             )
 
-    webhook = settings.webhook
     if webhook is not None:
         for kind in USER_KINDS:
             _register(handlers, kind, read)

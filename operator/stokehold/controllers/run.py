@@ -5,6 +5,7 @@ informers sync -> ready (standbys too) -> Lease won -> planning cycles -> Lease 
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
 from typing import Any
 
 from stokehold.cluster.apply import Applier, Caches, Writer
@@ -48,6 +49,8 @@ class Operator:
         """Until a signal, a lost Lease or a failure; returns the exit code."""
         settings = self._settings
         port = await self._health.start(settings.metrics_address, settings.metrics_port)
+        if settings.port_file:
+            await asyncio.to_thread(Path(settings.port_file).write_text, str(port))
         log.info("starting", identity=settings.identity, metrics_port=port)
         tasks = [
             asyncio.create_task(self._guard("watches", self._watches.run())),

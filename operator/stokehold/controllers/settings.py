@@ -26,6 +26,8 @@ class Settings:
     api_burst: int = 400
     metrics_address: str = "127.0.0.1"
     metrics_port: int = 8080
+    port_file: str | None = None
+    """Where to write the port that was chosen, for whoever started the process with port 0."""
     webhook: Webhook | None = None
     lease_name: str = "stokehold"
     scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)

@@ -21,8 +21,8 @@ class Entry:
 
 
 def order(entry: Entry) -> tuple[int, object, str]:
-    """Priority first, then age; the uid makes it the same order every time."""
-    return (-entry.priority, entry.job.created_at, entry.job.uid)
+    """Priority first, then age; times are whole seconds, so the name decides between neighbours."""
+    return (-entry.priority, entry.job.created_at, "/".join(entry.job.key))
 
 
 def why_not_queued(job: Job, attempt: Attempt, snapshot: Snapshot) -> Explanation | None:

@@ -1,0 +1,33 @@
+"""Fixtures that several suites share: one real control plane for the session, and operators on it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hack.cluster import ClusterSpec, LocalCluster
+from hack.installation import OperatorProcess, install
+
+CLUSTERS = Path(__file__).parent.parent / "hack" / "clusters"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[LocalCluster]:
+    """A running cluster of 4 H100 and 2 A100 nodes with the chart installed; shared, so clean up after yourself."""
+    with LocalCluster.start(ClusterSpec.load(CLUSTERS / "test.yaml")) as started:
+        install(started)
+        yield started
+
+
+@pytest.fixture
+def start_operator(cluster: LocalCluster, tmp_path: Path) -> Iterator[Callable[..., OperatorProcess]]:
+    """Starts operators under the chart's service account; all are gone after the test."""
+    running: list[OperatorProcess] = []
+
+    def start(identity: str = "operator", *options: str) -> OperatorProcess:
+        operator = OperatorProcess.start(cluster, identity, tmp_path / f"{identity}.log", options)
+        running.append(operator)
+        return operator
+
+    yield start
+    for operator in running:
+        operator.kill()
