@@ -207,3 +207,16 @@ def _tls(configuration: Any, current: ssl.SSLContext | None) -> ssl.SSLContext |
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def current_namespace(explicit: str | None = None) -> str:
+    """The namespace of the kubeconfig's context, or of the pod; "default" where neither names one."""
+    path = kubeconfig_path(explicit)
+    if path is None:
+        own = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+        return own.read_text().strip() if own.is_file() else "default"
+    try:
+        _, context = blocking_config.list_kube_config_contexts(config_file=path)
+    except (blocking_config.ConfigException, OSError, TypeError, yaml.YAMLError) as error:
+        raise ConnectError(f"kubeconfig {path}: {error}") from error
+    return str(context["context"].get("namespace") or "default")

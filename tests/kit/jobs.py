@@ -1,0 +1,106 @@
+"""A namespace on a local cluster, with what tests of TrainingJobs do there: apply, wait, look."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from hack.cluster import LocalCluster
+
+SIMULATOR = "sim.stokehold.dev"
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Team:
+    """A namespace of its own."""
+
+    cluster: LocalCluster
+    namespace: str
+
+    @classmethod
+    def create(cls, cluster: LocalCluster, namespace: str) -> Self:
+        cluster.kubectl("create", "namespace", namespace)
+        return cls(cluster, namespace)
+
+    def delete(self) -> None:
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false", check=False)
+        wait_until(
+            lambda: not self.cluster.kubectl("get", "ns", self.namespace, "--ignore-not-found"),
+            60,
+            lambda: self.cluster.kubectl("get", "ns", self.namespace, "-o", "yaml", check=False),
+        )
+
+    def kubectl(self, *args: str, text: str | None = None, check: bool = True) -> str:
+        return self.cluster.kubectl("-n", self.namespace, *args, input=text, check=check)
+
+    def submit(self, name: str, simulate: dict[str, str] | None = None, **spec: Any) -> None:
+        """Apply a TrainingJob; `simulate` says how its simulated pods behave (run-for, exit-code ...)."""
+        self.apply(training_job(name, simulate, **spec))
+
+    def apply(self, *objects: Object) -> None:
+        self.kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
+
+    def patch(self, name: str, spec: Object) -> None:
+        self.kubectl("patch", "tj", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def job(self, name: str) -> Object:
+        found: Object = json.loads(self.kubectl("get", "tj", name, "-o", "json"))
+        return found
+
+    def status(self, name: str) -> Object:
+        status: Object = self.job(name).get("status", {})
+        return status
+
+    def phase(self, name: str) -> str:
+        return str(self.status(name).get("phase", ""))
+
+    def reason(self, name: str) -> str:
+        return str(self.status(name).get("queue", {}).get("reason", ""))
+
+    def pods(self, name: str | None = None) -> list[Object]:
+        selector = ["-l", f"stokehold.dev/job={name}"] if name else []
+        found: list[Object] = json.loads(self.kubectl("get", "pods", *selector, "-o", "json"))["items"]
+        return found
+
+    def live_pods(self, name: str | None = None) -> list[Object]:
+        return [pod for pod in self.pods(name) if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+
+    def nodes_of(self, name: str) -> list[str]:
+        return [pod["spec"].get("nodeName", "") for pod in self.live_pods(name)]
+
+    def events(self, name: str) -> list[str]:
+        found = json.loads(self.kubectl("get", "events", "-o", "json"))["items"]
+        return [event["reason"] for event in found if event["involvedObject"]["name"] == name]
+
+    def wait_phase(self, name: str, *phases: str, within: float = 20) -> Object:
+        wait_until(lambda: self.phase(name) in phases, within, lambda: f"{name} is {self.status(name)}")
+        return self.status(name)
+
+    def wait_reason(self, name: str, reason: str, within: float = 20) -> Object:
+        wait_until(lambda: self.reason(name) == reason, within, lambda: f"{name} is {self.status(name)}")
+        queue: Object = self.status(name)["queue"]
+        return queue
+
+
+def training_job(name: str, simulate: dict[str, str] | None = None, **spec: Any) -> Object:
+    if simulate:
+        annotations = {f"{SIMULATOR}/{key}": value for key, value in simulate.items()}
+        spec["podTemplate"] = {"metadata": {"annotations": annotations}, **spec.get("podTemplate", {})}
+    return {
+        "apiVersion": "stokehold.dev/v1alpha1",
+        "kind": "TrainingJob",
+        "metadata": {"name": name},
+        "spec": {"image": "registry.local/train:1", **spec},
+    }
+
+
+def wait_until(holds: Callable[[], object], within: float, seen: Callable[[], object] = lambda: "") -> float:
+    """Return the seconds until it held; AssertionError with what was seen last when it never did."""
+    began = time.monotonic()
+    while time.monotonic() - began < within:
+        if holds():
+            return time.monotonic() - began
+        time.sleep(0.1)
+    raise AssertionError(f"did not hold within {within} s; seen last: {seen()}")
