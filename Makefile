@@ -62,7 +62,7 @@ cluster-up: binaries ## Start a local cluster; the last line is the KUBECONFIG t
 	@$(RUN)/python -m hack.cluster up
 
 cluster-down: setup ## Stop the local cluster by pid and remove its state
-	@$(RUN)/python -m hack.cluster down
+	@$(RUN)/python -m hack.cluster down --name $(or $(NAME),local)
 
 clean: ## Remove the virtual environment and caches in the tree (the binary cache stays)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from hack import binaries
 from hack.cluster import LocalCluster
@@ -56,7 +56,6 @@ class OperatorProcess:
             *options,
         ]
         self._process: subprocess.Popen[bytes] | None = None
-        self._output: IO[bytes] | None = None
 
     @classmethod
     def start(
@@ -73,10 +72,10 @@ class OperatorProcess:
         if self.is_running:
             raise RuntimeError(f"{self.identity} runs already")
         self._port_file.unlink(missing_ok=True)
-        self._output = self.log.open("ab")
-        self._process = subprocess.Popen(
-            self._command, stdout=self._output, stderr=self._output, cwd=ROOT, start_new_session=True
-        )
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command, stdout=output, stderr=output, cwd=ROOT, start_new_session=True
+            )
         if wait:
             self.wait_ready()
 
@@ -107,7 +106,7 @@ class OperatorProcess:
         """What its HTTP server answers; the empty string when it does not."""
         try:
             port = int(self._port_file.read_text())
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:  # noqa: S310 - loopback
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
                 body: bytes = answer.read()
                 return body.decode()
         except urllib.error.HTTPError as error:
@@ -170,6 +169,3 @@ class OperatorProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait(5)
-        finally:
-            if self._output is not None:
-                self._output.close()

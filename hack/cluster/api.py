@@ -40,17 +40,24 @@ class AdminApi:
     def call(self, method: str, path: str, body: object = None, content: str = "application/json") -> Any:
         """The decoded answer; an ApiError for anything but a success."""
         payload = None if body is None else json.dumps(body).encode()
+        try:
+            status, answer = self._exchange(method, path, payload, content)
+        except (ConnectionError, ssl.SSLEOFError):
+            # The server closes connections that were idle; nothing was sent on this one.
+            status, answer = self._exchange(method, path, payload, content)
+        if status >= http.HTTPStatus.BAD_REQUEST:
+            raise ApiError(status, _message(answer))
+        return json.loads(answer)
+
+    def _exchange(self, method: str, path: str, payload: bytes | None, content: str) -> tuple[int, bytes]:
         connection = self._connection()
         try:
             connection.request(method, path, payload, {"Content-Type": content})
             response = connection.getresponse()
-            answer = response.read()
+            return response.status, response.read()
         except (OSError, http.client.HTTPException):
             connection.close()  # the next request of this thread connects anew
             raise
-        if response.status >= http.HTTPStatus.BAD_REQUEST:
-            raise ApiError(response.status, _message(answer))
-        return json.loads(answer)
 
     def create_all(self, path: str, objects: Iterable[object]) -> None:
         """Creates many objects in parallel."""

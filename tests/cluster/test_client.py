@@ -20,7 +20,7 @@ from stokehold.cluster import errors
 from stokehold.cluster.client import KubeApi, PatchKind
 from stokehold.cluster.connection import Connection, blocking_http
 from stokehold.cluster.limiter import TokenBucket
-from stokehold.cluster.resources import GPU_NODES, NODES, PODS, TRAINING_JOBS
+from stokehold.cluster.resources import CONFIG_MAPS, GPU_NODES, NODES, PODS, TRAINING_JOBS
 
 
 @pytest.fixture
@@ -332,3 +332,40 @@ async def test_a_cancelled_wait_gives_its_token_back():
         await waiting
 
     assert bucket._tokens == 0
+
+
+@pytest.mark.cluster
+async def test_a_real_server_takes_each_verb_and_refuses_with_the_type_that_we_expect(cluster):
+    where = {"namespace": "default"}
+    name = "client-test"
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+    api = await KubeApi.connect(kubeconfig=str(cluster.kubeconfig))
+    try:
+        made = await api.create(CONFIG_MAPS, body, "default")
+        with pytest.raises(errors.AlreadyExistsError):
+            await api.create(CONFIG_MAPS, body, "default")
+        applied = await api.patch(
+            CONFIG_MAPS,
+            name,
+            body | {"data": {"a": "1"}},
+            kind=PatchKind.APPLY,
+            field_manager="test",
+            **where,
+        )
+        swap = {"op": "replace", "path": "/data/a", "value": "2"}
+        guard = {"op": "test", "path": "/data/a", "value": "other"}
+        with pytest.raises(errors.InvalidError):  # a JSON patch's failed test is a 422
+            await api.patch(CONFIG_MAPS, name, [guard, swap], kind=PatchKind.JSON, **where)
+        swapped = await api.patch(CONFIG_MAPS, name, [swap], kind=PatchKind.JSON, **where)
+        with pytest.raises(errors.ConflictError):
+            await api.replace(CONFIG_MAPS, name, applied, **where)
+        with pytest.raises(errors.ConflictError):
+            await api.delete(CONFIG_MAPS, name, uid="another", **where)
+        await api.delete(CONFIG_MAPS, name, uid=made["metadata"]["uid"], **where)
+        with pytest.raises(errors.NotFoundError):
+            await api.get(CONFIG_MAPS, name, "default")
+    finally:
+        await api.close()
+
+    assert applied["data"] == {"a": "1"}
+    assert swapped["data"] == {"a": "2"}

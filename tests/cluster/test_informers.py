@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from cluster.fake_api import FakeApi, answer, client, drop, line, send, serving
+from stokehold.cluster.client import KubeApi
 from stokehold.cluster.informers import Informer, Pace
-from stokehold.cluster.resources import PODS
+from stokehold.cluster.resources import CONFIG_MAPS, PODS
 from stokehold.cluster.watching import Metadata
 
 FAST = Pace(page_size=10, idle_seconds=5.0, first_backoff_seconds=0.01, last_backoff_seconds=0.05)
@@ -387,3 +388,61 @@ async def test_the_end_state_is_the_servers_after_any_mixture_of_faults(fake: Fa
             if told[0] == "upsert":
                 replayed[told[1]] = told[3]
         assert replayed == {name: node for (_, name), node in held.items()}
+
+
+@pytest.mark.cluster
+async def test_the_cache_follows_a_real_server_through_a_standstill_and_a_restart(cluster):
+    class WireConfigMap(msgspec.Struct):
+        metadata: Metadata
+        data: dict[str, str] = {}
+
+    pace = Pace(page_size=7, idle_seconds=2, first_backoff_seconds=0.1, last_backoff_seconds=0.5)
+    scope = {"namespace": "default", "label_selector": "suite=informers"}
+    api = await KubeApi.connect(kubeconfig=str(cluster.kubeconfig))
+    informer = Informer(
+        api,
+        CONFIG_MAPS,
+        wire=WireConfigMap,
+        convert=lambda found: found.data["n"],
+        listener=Journal(),
+        pace=pace,
+        **scope,
+    )
+
+    async def make(number: int) -> dict:
+        meta = {"name": f"informers-{number}", "labels": {"suite": "informers"}}
+        return await api.create(CONFIG_MAPS, {"metadata": meta, "data": {"n": str(number)}}, "default")
+
+    async def remove(number: int) -> None:
+        await api.delete(CONFIG_MAPS, f"informers-{number}", namespace="default")
+
+    for number in range(30):
+        await make(number)
+    task = asyncio.create_task(informer.run())
+    try:
+        async with asyncio.timeout(20):
+            await informer.wait_synced()
+        assert len(informer.items()) == 30
+
+        cluster.pause_api_server()
+        await asyncio.sleep(3)
+        cluster.resume_api_server()
+        await remove(0)
+        await until(lambda: ("default", "informers-0") not in informer.items(), within=20)
+
+        cluster.stop_api_server()
+        await asyncio.to_thread(cluster.start_api_server)
+        await remove(1)
+        informer.observe_write(await make(100))
+        assert informer.items()["default", "informers-100"] == "100"
+        wanted = {("default", f"informers-{number}") for number in [*range(2, 30), 100]}
+        await until(lambda: set(informer.items()) == wanted, within=20)
+        await asyncio.sleep(3)
+        assert set(informer.items()) == wanted
+        assert informer.last_error is None or "Timeout" in informer.last_error
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        for _, name in list(informer.items()):
+            await api.delete(CONFIG_MAPS, name, namespace="default")
+        await api.close()

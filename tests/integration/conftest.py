@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hack.cluster import LocalCluster
 from hack.installation import OperatorProcess
+
 from kit.jobs import Team
 
 _numbers = itertools.count(1)
@@ -14,7 +15,7 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="package")
 def operator(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
     log = tmp_path_factory.mktemp("operator") / "operator.log"
-    started = OperatorProcess.start(cluster, "operator", log)
+    started = OperatorProcess.start(cluster, "operator", log, ["--bind-timeout", "8s"])
     yield started
     started.stop()
 

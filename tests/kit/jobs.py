@@ -25,12 +25,10 @@ class Team:
         return cls(cluster, namespace)
 
     def delete(self) -> None:
+        """Free what the test holds, and let the namespace go in the background."""
+        self.kubectl("delete", "tj,pods", "--all", "--wait=false", check=False)
+        wait_until(lambda: not self.pods(), 30, lambda: self.kubectl("get", "pods", "-o", "yaml", check=False))
         self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false", check=False)
-        wait_until(
-            lambda: not self.cluster.kubectl("get", "ns", self.namespace, "--ignore-not-found"),
-            60,
-            lambda: self.cluster.kubectl("get", "ns", self.namespace, "-o", "yaml", check=False),
-        )
 
     def kubectl(self, *args: str, text: str | None = None, check: bool = True) -> str:
         return self.cluster.kubectl("-n", self.namespace, *args, input=text, check=check)

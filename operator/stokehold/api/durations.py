@@ -96,8 +96,8 @@ def go_text(nanoseconds: int) -> str:
 def between(low: str, high: str) -> Rule:
     """Return the rule that a duration is well formed and within the bounds."""
     least, most = Duration.parse(low), Duration.parse(high)
-    shortest, longest = (bound.nanoseconds // 10**9 for bound in (least, most))
-    span = _cel_seconds("self")
+    shortest, longest = (bound.nanoseconds // NANOSECONDS["ms"] for bound in (least, most))
+    span = _cel_milliseconds("self")
     return Rule(
         f"must be a duration from {low} to {high}, written like 90m, 24h, 1h30m or 7d",
         cel=f"{_cel_is_duration('self')} && {span} >= {shortest} && {span} <= {longest}",
@@ -117,7 +117,7 @@ def at_most(smaller: str, larger: str) -> Rule:
     unknown = " || ".join(f"!has({path}) || !{_cel_is_duration(path)}" for path in (low, high))
     return Rule(
         f"{smaller} must be at most {larger}",
-        cel=f"{unknown} || {_cel_seconds(low)} <= {_cel_seconds(high)}",
+        cel=f"{unknown} || {_cel_milliseconds(low)} <= {_cel_milliseconds(high)}",
         holds=holds,
         field=f".{smaller}",
     )
@@ -127,10 +127,10 @@ def _cel_is_duration(path: str) -> str:
     return f"({path} != '' && {path}.matches('{PATTERN}'))"
 
 
-def _cel_seconds(path: str) -> str:
+def _cel_milliseconds(path: str) -> str:
     # Arithmetic on numbers, not on strings: the server can bound its cost.
-    days = f"int({path}.substring(0, {path}.indexOf('d'))) * 86400"
-    return f"({path}.endsWith('d') ? {days} : duration({path}).getSeconds())"
+    days = f"int({path}.substring(0, {path}.indexOf('d'))) * 86400000"
+    return f"({path}.endsWith('d') ? {days} : duration({path}).getMilliseconds())"
 
 
 def _validate(value: object) -> Duration:

@@ -86,8 +86,8 @@ def _forbid(fields: tuple[Forbidden, ...]) -> tuple[Schema, list[JsonValue]]:
         open_object: Schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
         string: Schema = {"type": "string"}
         items = string if name == "finalizers" else open_object
-        plain: Schema = {"type": kind}
-        members[name] = {"array": {"type": "array", "items": items}, "object": open_object}.get(kind, plain)
+        shapes: dict[str, JsonValue] = {"array": {"type": "array", "items": items}, "object": open_object}
+        members[name] = shapes.get(kind, {"type": kind})
     return members, [_rule(f"!has(self.{field.name})", _refusal(field)) for field in fields]
 
 

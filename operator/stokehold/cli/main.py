@@ -7,10 +7,12 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import click
 
+from stokehold.api.durations import Duration
 from stokehold.observability import logs
 
 KUBECONFIG = click.option("--kubeconfig", help="Default: $KUBECONFIG, else the service account of the pod.")
@@ -46,6 +48,7 @@ def main() -> None:
 @click.option("--identity", default=lambda: f"{socket.gethostname()}-{os.getpid()}", help="This process's name.")
 @click.option("--kube-api-qps", "api_qps", default=200.0, show_default=True, help="Requests a second, at most.")
 @click.option("--kube-api-burst", "api_burst", default=400, show_default=True, help="Requests that may go at once.")
+@click.option("--bind-timeout", default="60s", show_default=True, help="Then a gang that is not bound is taken back.")
 @click.option("--metrics-address", default="127.0.0.1", show_default=True, help="Where /metrics and probes listen.")
 @click.option("--metrics-port", default=8080, show_default=True, help="0 lets the system choose.")
 @click.option("--port-file", type=click.Path(), help="Write the port of /metrics here once it listens.")
@@ -55,17 +58,19 @@ def main() -> None:
 @click.option("--webhook-key", type=click.Path(), help="The certificate's key (PEM).")
 @click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
 @click.option("--log-level", default="INFO", show_default=True)
-def run(log_format: str, log_level: str, **options: Any) -> None:
+def run(log_format: str, log_level: str, bind_timeout: str, **options: Any) -> None:
     """Run the operator. Several may run; one acts, the others stand by."""
     from stokehold.controllers.run import run_operator  # noqa: PLC0415 - 60 MiB that other commands do without
     from stokehold.controllers.settings import Settings, Webhook  # noqa: PLC0415 - as above
+    from stokehold.planning.scheduling.settings import SchedulingSettings  # noqa: PLC0415 - as above
 
     logs.configure(level=log_level, as_json=log_format == "json")
     port, address, certificate, key = (options.pop(f"webhook_{name}") for name in ("port", "address", "cert", "key"))
     if port is not None and not (certificate and key):
         raise click.UsageError("--webhook-port needs --webhook-cert and --webhook-key")
+    scheduling = SchedulingSettings(bind_timeout=_duration("--bind-timeout", bind_timeout))
     webhook = None if port is None else Webhook(port, certificate, key, address)
-    sys.exit(asyncio.run(run_operator(Settings(webhook=webhook, **options))))
+    sys.exit(asyncio.run(run_operator(Settings(webhook=webhook, scheduling=scheduling, **options))))
 
 
 @main.command("why")
@@ -84,6 +89,13 @@ def explain(kubeconfig: str | None, what: str, namespace: str | None, output: st
         return
     for line in sentences(job, objects.now()):
         click.echo(line)
+
+
+def _duration(option: str, text: str) -> timedelta:
+    try:
+        return Duration.parse(text).to_timedelta()
+    except ValueError as error:
+        raise click.UsageError(f"{option} {error}") from error
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What the API server's refusals mean to a caller. No retries and no logging here.
 
     ApiError                    any other refusal
-    ├── InvalidError            400, 422: the request can never succeed as it is
+    ├── InvalidError            400, 422: malformed or against the schema; also a JSON patch whose `test` fails
     ├── ForbiddenError          401, 403: we may not; a person must change RBAC or credentials
     ├── NotFoundError           404: no such object (or no such kind: the CRD is missing)
     ├── AlreadyExistsError      409: the name exists; if it is deterministic, an earlier try made it
@@ -35,7 +35,7 @@ class ApiError(Exception):
 
 
 class InvalidError(ApiError):
-    """The object or the request is malformed or violates the schema."""
+    """The request is malformed, violates the schema, or the `test` of a JSON patch did not hold."""
 
 
 class ForbiddenError(ApiError):
@@ -51,7 +51,7 @@ class AlreadyExistsError(ApiError):
 
 
 class ConflictError(ApiError):
-    """A precondition (resourceVersion, uid, field ownership, JSON patch test) did not hold."""
+    """A precondition (resourceVersion, uid, field ownership) did not hold."""
 
 
 class GoneError(ApiError):

@@ -149,7 +149,10 @@ class LeaseElector:
 
     def _renew(self) -> None:
         while not self._stopping.is_set() and not self._lost:
-            self._stopping.wait(self._round())
+            began = self._clock()
+            pause = self._round()
+            took = self._clock() - began  # slow answers must not also make us ask less often
+            self._stopping.wait(max(pause - took, self._retry_seconds / 10))
 
     def _round(self) -> float:
         """Try once to get or keep the Lease; seconds until the next try."""

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from stokehold.model.demand import Match
 from stokehold.model.reasons import Waiting
-from stokehold.model.snapshot import Job, Namespace, PriorityClass, Queue, Snapshot
+from stokehold.model.snapshot import Job, Namespace, Pod, PriorityClass, Queue, Snapshot
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.scheduling.attempts import Attempt
+
+CORPSE_AFTER = timedelta(seconds=10)
+"""Past the end of its grace period a pod that is still there is not coming down by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ def why_not_queued(job: Job, attempt: Attempt, snapshot: Snapshot) -> Explanatio
         return problem
     if job.spec.suspend:
         return Explanation(Waiting.SUSPENDED, "spec.suspend is true", "Set spec.suspend to false to queue the job.")
-    if holders := [pod for pod in attempt.history if not pod.is_over]:
+    if holders := [pod for pod in attempt.history if _still_runs(pod, snapshot)]:
         first = min(holders, key=lambda pod: pod.name)
         since = f" since {first.terminating_since:%H:%M:%S} UTC" if first.terminating_since else ""
         return Explanation(
@@ -57,6 +61,17 @@ def queue_of(job: Job, snapshot: Snapshot) -> str:
         return job.spec.queue_name
     namespace = snapshot.namespaces.get(job.namespace)
     return next((name for name, q in sorted(snapshot.queues.items()) if serves_namespace(q, namespace)), "")
+
+
+def _still_runs(pod: Pod, snapshot: Snapshot) -> bool:
+    """Whether a pod of an earlier attempt may still be at work; a dead node's corpse must not hold its job for ever.
+
+    Like the Job controller we go on once its grace period is over; what it holds stays counted on its node.
+    """
+    if pod.is_over or (pod.bound and pod.node not in snapshot.nodes):
+        return False
+    deadline = pod.terminating_since
+    return deadline is None or snapshot.taken_at < deadline + CORPSE_AFTER
 
 
 def serves_namespace(queue: Queue, namespace: Namespace | None) -> bool:

@@ -1,0 +1,172 @@
+"""The operator dies at any instant, often; no job notices: each ends once, in the right state, in as few attempts."""
+
+import json
+import random
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hack.cluster import LocalCluster
+from hack.installation import OperatorProcess
+
+from kit.jobs import Team, training_job, wait_until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.crash]
+
+KILLS = 20
+Start = Callable[..., OperatorProcess]
+
+
+@pytest.fixture
+def team(cluster: LocalCluster, request: pytest.FixtureRequest) -> Iterator[Team]:
+    made = Team.create(cluster, f"crash-{abs(hash(request.node.name)) % 10_000}")
+    yield made
+    cluster.kubectl("delete", "namespace", made.namespace, "--wait=false", check=False)
+
+
+class Witness(threading.Thread):
+    """Looks at the cluster each second and remembers every pod that ran and every node that was overbooked."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        super().__init__(daemon=True)
+        self.overbooked: list[str] = []
+        self.ran: dict[str, set[int]] = defaultdict(set)
+        self._cluster = cluster
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        while not self._done.wait(1):
+            try:
+                self._look()
+            except (RuntimeError, ValueError):
+                continue  # the API server is away, which is another test's subject
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join(10)
+
+    def _look(self) -> None:
+        nodes = json.loads(self._cluster.kubectl("get", "nodes", "-o", "json"))["items"]
+        pods = json.loads(self._cluster.kubectl("get", "pods", "-A", "-o", "json"))["items"]
+        bound: Counter[str] = Counter()
+        for pod in pods:
+            labels = pod["metadata"].get("labels", {})
+            if "stokehold.dev/attempt" in labels:
+                self.ran[labels["stokehold.dev/job"]].add(int(labels["stokehold.dev/attempt"]))
+            if pod["spec"].get("nodeName") and pod["status"].get("phase") not in ("Succeeded", "Failed"):
+                bound[pod["spec"]["nodeName"]] += _gpus(pod)
+        for node in nodes:
+            name, has = node["metadata"]["name"], int(node["status"]["allocatable"].get("nvidia.com/gpu", 0))
+            if bound[name] > has:
+                self.overbooked.append(f"{name}: {bound[name]} of {has}")
+
+
+def _gpus(pod: dict[str, Any]) -> int:
+    containers = pod["spec"]["containers"]
+    return sum(int(c.get("resources", {}).get("limits", {}).get("nvidia.com/gpu", 0)) for c in containers)
+
+
+def two_hundred_jobs() -> list[dict[str, Any]]:
+    """140 single jobs and 40 gangs that succeed, 20 jobs that fail twice and then for good."""
+    jobs = [training_job(f"one-{i}", {"run-for": f"{1 + i % 3}s"}) for i in range(140)]
+    jobs += [training_job(f"gang-{i}", {"run-for": "2s"}, numNodes=2 + i % 3, gpusPerNode=2) for i in range(40)]
+    fails = {"run-for": "1s", "exit-code": "1"}
+    jobs += [training_job(f"bad-{i}", fails, failurePolicy={"maxRestarts": 1}, numNodes=1 + i % 2) for i in range(20)]
+    return jobs
+
+
+def test_two_hundred_jobs_survive_twenty_kills(team: Team, cluster: LocalCluster, start_operator: Start):
+    operator = start_operator()
+    witness = Witness(cluster)
+    witness.start()
+    dice = random.Random(20)  # noqa: S311 - a seed, so that a failure can be repeated
+
+    team.apply(*two_hundred_jobs())
+    for _ in range(KILLS):
+        time.sleep(dice.uniform(0.2, 4.0))
+        operator.kill()
+        operator.restart(wait=False)
+    operator.wait_ready()
+    wait_until(lambda: _all_over(team), 240, lambda: _phases(team))
+    witness.stop()
+
+    jobs = {job["metadata"]["name"]: job["status"] for job in _jobs(team)}
+    assert Counter(s["phase"] for s in jobs.values()) == {"Succeeded": 180, "Failed": 20}
+    assert {n for n, s in jobs.items() if s["phase"] == "Failed"} == {f"bad-{i}" for i in range(20)}
+    assert {n: s["attempt"] for n, s in jobs.items() if not n.startswith("bad") and s["attempt"] != 1} == {}
+    assert {n: s["attempt"] for n, s in jobs.items() if n.startswith("bad") and s["attempt"] != 2} == {}
+    assert {n: seen for n, seen in witness.ran.items() if max(seen) > jobs[n]["attempt"]} == {}
+    assert witness.overbooked == []
+    wait_until(lambda: _with_finalizer(team) == [], 10, lambda: _with_finalizer(team))
+    team.kubectl("delete", "tj", "--all", "--wait=false")
+    wait_until(lambda: not team.kubectl("get", "tj,pods,services", "-o", "name"), 90)
+
+
+def test_pods_deleted_while_the_operator_is_down_still_count(team: Team, start_operator: Start):
+    operator = start_operator()
+    team.apply(*(training_job(f"done-{i}", {"run-for": "3s"}, numNodes=1 + i % 2) for i in range(8)))
+    wait_until(lambda: len(team.pods()) == 12 and all(p["spec"].get("nodeName") for p in team.pods()), 20)
+    operator.kill()
+    wait_until(lambda: all(pod["status"]["phase"] == "Succeeded" for pod in team.pods()), 20)
+    team.kubectl("delete", "pods", "--all", "--wait=false")
+
+    operator.restart()
+
+    wait_until(lambda: _all_over(team), 30, lambda: _phases(team))
+    assert _phases(team) == {"Succeeded": 8}
+    assert {job["status"]["attempt"] for job in _jobs(team)} == {1}
+    wait_until(lambda: team.pods() == [], 20)
+    time.sleep(3)
+    assert team.pods() == []
+
+
+def test_api_server_away_for_a_minute(team: Team, cluster: LocalCluster, start_operator: Start):
+    operator = start_operator()
+    team.apply(*(training_job(f"long-{i}", {"run-for": "4s"}, numNodes=1 + i % 3) for i in range(20)))
+    wait_until(lambda: len(team.pods()) > 10, 20)
+
+    cluster.stop_api_server()
+    time.sleep(60)
+    cluster.start_api_server()
+
+    # Without an API server no Lease can be renewed: the process ends, as its Deployment expects, and starts again.
+    if not operator.is_running:
+        operator.restart()
+    wait_until(lambda: _all_over(team), 120, lambda: _phases(team))
+    assert _phases(team) == {"Succeeded": 20}
+    assert {job["status"]["attempt"] for job in _jobs(team)} == {1}
+
+
+def test_finished_job_whose_status_was_wiped_is_not_run_again(team: Team, start_operator: Start):
+    start_operator()
+    team.submit("proven", {"run-for": "1s"})
+    team.wait_phase("proven", "Succeeded")
+    team.kubectl("delete", "pods", "--all")
+
+    wipe = '[{"op": "remove", "path": "/status"}]'
+    team.kubectl("patch", "tj", "proven", "--subresource=status", "--type=json", "-p", wipe)
+
+    status = team.wait_phase("proven", "Succeeded")
+    time.sleep(3)
+    assert status["attempt"] == 1
+    assert team.pods() == []
+
+
+def _jobs(team: Team) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(team.kubectl("get", "tj", "-o", "json"))["items"]
+    return found
+
+
+def _phases(team: Team) -> Counter[str]:
+    return Counter(job.get("status", {}).get("phase", "") for job in _jobs(team))
+
+
+def _all_over(team: Team) -> bool:
+    return set(_phases(team)) <= {"Succeeded", "Failed"}
+
+
+def _with_finalizer(team: Team) -> list[str]:
+    return [pod["metadata"]["name"] for pod in team.pods() if pod["metadata"].get("finalizers")]
