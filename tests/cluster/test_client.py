@@ -2,8 +2,12 @@
 
 import asyncio
 import sys
+from urllib.parse import urlsplit
 
 import pytest
+import yaml
+from kubernetes.aio.config import incluster_config as aio_incluster
+from kubernetes.config import incluster_config as blocking_incluster
 
 from cluster.fake_api import (
     answer,
@@ -369,3 +373,29 @@ async def test_a_real_server_takes_each_verb_and_refuses_with_the_type_that_we_e
 
     assert applied["data"] == {"a": "1"}
     assert swapped["data"] == {"a": "2"}
+
+
+@pytest.mark.cluster
+async def test_in_a_pod_the_service_account_is_used(cluster, monkeypatch, tmp_path):
+    account = yaml.safe_load(cluster.kubeconfig_for_service_account("default", "default").read_text())
+    (tmp_path / "token").write_text(account["users"][0]["user"]["token"])
+    server = urlsplit(cluster.url)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", server.hostname)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    for module in (aio_incluster, blocking_incluster):
+        monkeypatch.setattr(module, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+        monkeypatch.setattr(module, "SERVICE_CERT_FILENAME", str(cluster.ca_file))
+
+    api = await KubeApi.connect()
+    try:
+        with pytest.raises(errors.ForbiddenError) as raised:
+            await api.list_page(NODES)
+    finally:
+        await api.close()
+    status, body = await asyncio.to_thread(blocking_http(), "GET", NODES.path(), None, 5)
+
+    assert raised.value.status == status == 403  # known to the server, and not 401
+    assert "system:serviceaccount:default:default" in raised.value.message
+    assert b"system:serviceaccount:default:default" in body

@@ -131,6 +131,8 @@ def test_api_server_away_for_a_minute(team: Team, cluster: LocalCluster, start_o
     cluster.stop_api_server()
     time.sleep(60)
     cluster.start_api_server()
+    for node in json.loads(cluster.kubectl("get", "nodes", "-o", "json"))["items"]:
+        cluster.set_ready(node["metadata"]["name"], True)  # as a kubelet does when it is heard again
 
     # Without an API server no Lease can be renewed: the process ends, as its Deployment expects, and starts again.
     if not operator.is_running:

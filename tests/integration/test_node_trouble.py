@@ -14,12 +14,13 @@ GPU = "nvidia.com/gpu"
 
 
 @pytest.fixture
-def spare(cluster: LocalCluster):
+def spare(cluster: LocalCluster, team: Team):
     """A node of its own, by the label `spare=true`."""
     cluster.add_node("h100", "h100-spare")
     wait_until(lambda: cluster.kubectl("get", "node", "h100-spare", "--ignore-not-found"), 10)
     cluster.kubectl("label", "node", "h100-spare", "spare=true")
     yield "h100-spare"
+    team.empty()  # before the node goes: nobody ends pods on a node that is not there
     cluster.delete_node("h100-spare")
 
 

@@ -139,6 +139,7 @@ def test_lost_node_requeues_without_counting_a_failure(team: Team, cluster: Loca
     assert status.get("restarts", 0) == 0
     assert status["lastFailure"]["reason"] == "NodeFailures"
     assert status["lastFailure"]["countsAsRestart"] is False
+    team.kubectl("delete", "pod", "move-1-0", "--force", "--grace-period=0")
     assert [p["spec"]["nodeName"] for p in team.live_pods("move") if p["metadata"]["name"] == "move-2-0"] == ["h100-0"]
 
 

@@ -26,9 +26,13 @@ class Team:
 
     def delete(self) -> None:
         """Free what the test holds, and let the namespace go in the background."""
-        self.kubectl("delete", "tj,pods", "--all", "--wait=false", check=False)
-        wait_until(lambda: not self.pods(), 30, lambda: self.kubectl("get", "pods", "-o", "yaml", check=False))
+        self.empty()
         self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false", check=False)
+
+    def empty(self) -> None:
+        """Delete all jobs and pods, and wait until their GPUs are free."""
+        self.kubectl("delete", "tj,pods", "--all", "--wait=false", check=False)
+        wait_until(lambda: not self.pods(), 30, lambda: self.kubectl("get", "pods", check=False))
 
     def kubectl(self, *args: str, text: str | None = None, check: bool = True) -> str:
         return self.cluster.kubectl("-n", self.namespace, *args, input=text, check=check)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     JsonValue,
@@ -30,6 +31,9 @@ T = TypeVar("T")
 # Lax pydantic would take "4" for 4 and 1 for true; the API server does not.
 Int = Annotated[int, Strict()]
 Bool = Annotated[bool, Strict()]
+
+# On a field with a default: an explicit null is an error. The API server would quietly put the default there.
+REFUSE_NULL = Field(json_schema_extra={"nullable": True})
 
 # An object of Kubernetes that we hand on as it is.
 RawObject = Annotated[

@@ -163,6 +163,7 @@ def _structural(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
         elif name in ("items", "additionalProperties"):
             schema[name] = _structural(value, definitions)
     _settle_default(schema)
+    _refuse_nulls(schema)
     return {keyword: schema[keyword] for keyword in _KEYWORDS if keyword in schema}
 
 
@@ -194,6 +195,21 @@ def _settle_default(schema: Schema) -> None:
         schema["default"] = {}
     elif default in (None, "", [], {}):
         schema.pop("default", None)
+
+
+def _refuse_nulls(schema: Schema) -> None:
+    """Add a rule for each nullable member: nullable keeps the null until the rule sees it, else it would be dropped."""
+    rules = [
+        {
+            "rule": f"has(self.{name})",
+            "message": f"{name} must be a number from {member['minimum']} to {member['maximum']}, not null",
+            "fieldPath": f".{name}",
+        }
+        for name, member in schema.get("properties", {}).items()
+        if member.get("nullable")
+    ]
+    if rules:
+        schema["x-kubernetes-validations"] = [*rules, *schema.get("x-kubernetes-validations", [])]
 
 
 def _lenient(schema: Schema) -> Schema:

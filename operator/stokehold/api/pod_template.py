@@ -9,7 +9,14 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, JsonValue, WithJsonSchema
 
 from stokehold.api.names import KEY_PREFIX
-from stokehold.api.pods import RESOURCES_MESSAGE, cel_allowed_resource, is_allowed_resource
+from stokehold.api.pods import (
+    CEL_ALLOWED_VARIABLE,
+    RESOURCES_MESSAGE,
+    VARIABLE_MESSAGE,
+    cel_allowed_resource,
+    is_allowed_resource,
+    is_allowed_variable,
+)
 
 Schema = dict[str, JsonValue]
 Object = dict[str, JsonValue]
@@ -59,36 +66,47 @@ _TOLERATION = (
     f"tolerations must name a key that does not start with {KEY_PREFIX}: the operator tolerates the taints of the nodes"
     " that it chooses"
 )
-_PRIVILEGED = "securityContext.privileged must not be true: a privileged container reaches every GPU of the node"
+_PRIVILEGED = "privileged must not be true: a privileged container reaches every GPU of the node"
 
 
-def _open(properties: Schema | None = None, rules: list[JsonValue] | None = None) -> Schema:
-    schema: Schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    if properties:
-        schema["properties"] = properties
+def _open(what: str, properties: Schema, rules: list[JsonValue] | None = None) -> Schema:
+    schema: Schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True, "properties": properties}
+    if what:
+        schema["description"] = what
     if rules:
         schema["x-kubernetes-validations"] = rules
     return schema
 
 
-def _rule(cel: str, message: str) -> JsonValue:
-    return {"rule": cel, "message": message}
+def _rule(cel: str, message: str, field: str = "") -> JsonValue:
+    rule: Schema = {"rule": cel, "message": message}
+    return rule | {"fieldPath": field} if field else rule
 
 
-def _list(items: Schema, most: int) -> Schema:
-    return {"type": "array", "maxItems": most, "items": items}
+def _list(what: str, items: Schema, most: int) -> Schema:
+    return {"description": what, "type": "array", "maxItems": most, "items": items}
+
+
+def _map(what: str, most: int, longest: int) -> Schema:
+    return {
+        "description": what,
+        "type": "object",
+        "maxProperties": most,
+        "additionalProperties": {"type": "string", "maxLength": longest},
+        "x-kubernetes-validations": [_rule(f"self.all(key, !key.startsWith('{KEY_PREFIX}'))", _KEYS)],
+    }
 
 
 def _forbid(fields: tuple[Forbidden, ...]) -> tuple[Schema, list[JsonValue]]:
     """Return the members as CEL must know them to see that they are there, and the rules that refuse them."""
     members: Schema = {}
-    for name, kind, _ in fields:
+    for name, kind, why in fields:
         open_object: Schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
         string: Schema = {"type": "string"}
-        items = string if name == "finalizers" else open_object
-        shapes: dict[str, JsonValue] = {"array": {"type": "array", "items": items}, "object": open_object}
-        members[name] = shapes.get(kind, {"type": kind})
-    return members, [_rule(f"!has(self.{field.name})", _refusal(field)) for field in fields]
+        array: Schema = {"type": "array", "items": string if name == "finalizers" else open_object}
+        shape = {"array": array, "object": open_object}.get(kind, {"type": kind})
+        members[name] = {"description": f"Not allowed: {why}.", **shape}
+    return members, [_rule(f"!has(self.{field.name})", _refusal(field), f".{field.name}") for field in fields]
 
 
 def _refusal(field: Forbidden) -> str:
@@ -97,20 +115,15 @@ def _refusal(field: Forbidden) -> str:
 
 def _metadata_schema() -> Schema:
     members, rules = _forbid(FORBIDDEN_METADATA)
-    return _open({**members, "labels": _map(64, 63), "annotations": _map(64, 262144)}, rules)
+    labels = _map("Labels of the pods, besides the operator's own.", 64, 63)
+    annotations = _map("Annotations of the pods, besides the operator's own.", 64, 262144)
+    what = "Labels and annotations of the pods."
+    return _open(what, {**members, "labels": labels, "annotations": annotations}, rules)
 
 
-def _map(most: int, longest: int) -> Schema:
-    return {
-        "type": "object",
-        "maxProperties": most,
-        "additionalProperties": {"type": "string", "maxLength": longest},
-        "x-kubernetes-validations": [_rule(f"self.all(key, !key.startsWith('{KEY_PREFIX}'))", _KEYS)],
-    }
-
-
-def _resources_schema() -> Schema:
+def _resources_schema(what: str) -> Schema:
     amounts: Schema = {
+        "description": "Amounts of CPU, memory, disk and network devices, as in a container of Kubernetes.",
         "type": "object",
         "maxProperties": 16,
         "additionalProperties": {
@@ -121,60 +134,74 @@ def _resources_schema() -> Schema:
         "x-kubernetes-validations": [_rule(f"self.all(name, {cel_allowed_resource('name')})", RESOURCES_MESSAGE)],
     }
     members, rules = _forbid(FORBIDDEN_RESOURCES)
-    return _open({**members, "requests": amounts, "limits": amounts}, rules)
+    return _open(what, {**members, "requests": amounts, "limits": amounts}, rules)
 
 
-def _container_schema() -> Schema:
-    context = _open({"privileged": {"type": "boolean"}})
-    rule = _rule(
-        "!has(self.securityContext) || !has(self.securityContext.privileged) || !self.securityContext.privileged",
-        _PRIVILEGED,
+def _containers_schema(what: str) -> Schema:
+    privileged: Schema = {"description": "Not allowed to be true.", "type": "boolean"}
+    privileged_rule = _rule("!has(self.privileged) || !self.privileged", _PRIVILEGED, ".privileged")
+    name: Schema = {"description": "The name of the variable.", "type": "string", "maxLength": 253}
+    name_rule = _rule(f"!has(self.name) || {CEL_ALLOWED_VARIABLE}", VARIABLE_MESSAGE, ".name")
+    container = _open(
+        "",
+        {
+            "env": _list("Environment variables of the container.", _open("", {"name": name}, [name_rule]), 256),
+            "resources": _resources_schema("What the container asks for. GPUs cannot be asked for here."),
+            "securityContext": _open(
+                "How the container is kept apart from its node.", {"privileged": privileged}, [privileged_rule]
+            ),
+        },
     )
-    return _open({"resources": _resources_schema(), "securityContext": context}, [rule])
-
-
-def _key_schema() -> Schema:
-    key: Schema = {"key": {"type": "string", "maxLength": 317}}
-    return _open(key, [_rule(f"!has(self.key) || !self.key.startsWith('{KEY_PREFIX}')", _KEYS)])
+    return _list(what, container, 16)
 
 
 def _affinity_schema() -> Schema:
+    key: Schema = {"description": "The key of a label of nodes.", "type": "string", "maxLength": 317}
+    rule = _rule(f"!has(self.key) || !self.key.startsWith('{KEY_PREFIX}')", _KEYS, ".key")
     members, rules = _forbid(FORBIDDEN_TERM)
-    term = _open({**members, "matchExpressions": _list(_key_schema(), 16)}, rules)
+    expressions = _list("Conditions on the labels of nodes.", _open("", {"key": key}, [rule]), 16)
+    term = _open("Which nodes.", {**members, "matchExpressions": expressions}, rules)
+    terms = _list("Alternatives, as in a pod of Kubernetes.", term, 16)
+    wish = _open("", {"preference": term})
     node = _open(
+        "Which nodes, as in a pod of Kubernetes. It narrows down the nodes that the operator chooses from.",
         {
-            "requiredDuringSchedulingIgnoredDuringExecution": _open({"nodeSelectorTerms": _list(term, 16)}),
-            "preferredDuringSchedulingIgnoredDuringExecution": _list(_open({"preference": term}), 16),
-        }
+            "requiredDuringSchedulingIgnoredDuringExecution": _open("What must hold.", {"nodeSelectorTerms": terms}),
+            "preferredDuringSchedulingIgnoredDuringExecution": _list("What should hold.", wish, 16),
+        },
     )
-    return _open({"nodeAffinity": node})
+    return _open("Near to what and far from what the pods run.", {"nodeAffinity": node})
+
+
+def _tolerations_schema() -> Schema:
+    key: Schema = {"description": "The key of a taint.", "type": "string", "maxLength": 317}
+    rule = _rule(f"has(self.key) && self.key != '' && !self.key.startsWith('{KEY_PREFIX}')", _TOLERATION)
+    return _list("Taints that the pods tolerate, besides those of the GPUs.", _open("", {"key": key}, [rule]), 32)
 
 
 def _spec_schema() -> Schema:
     members, rules = _forbid(FORBIDDEN_SPEC)
-    toleration = _open(
-        {"key": {"type": "string", "maxLength": 317}},
-        [_rule(f"has(self.key) && self.key != '' && !self.key.startsWith('{KEY_PREFIX}')", _TOLERATION)],
-    )
-    volume = _open(*_forbid(FORBIDDEN_VOLUME))
+    selector = "Labels of the nodes that the operator chooses from, with exactly these values."
+    volumes = _list("Volumes of the pods, as in a pod of Kubernetes.", _open("", *_forbid(FORBIDDEN_VOLUME)), 32)
     return _open(
+        "The rest of the pod, as in a pod of Kubernetes.",
         {
             **members,
-            "containers": _list(_container_schema(), 16),
-            "initContainers": _list(_container_schema(), 16),
-            "resources": _resources_schema(),
-            "tolerations": _list(toleration, 32),
-            "nodeSelector": _map(32, 63),
+            "containers": _containers_schema("Containers of the pods. The one named main runs the image of the spec."),
+            "initContainers": _containers_schema("Containers that run before, or beside with restartPolicy Always."),
+            "resources": _resources_schema("What the whole pod asks for. GPUs cannot be asked for here."),
+            "tolerations": _tolerations_schema(),
+            "nodeSelector": _map(selector, 32, 63),
             "affinity": _affinity_schema(),
-            "volumes": _list(volume, 32),
+            "volumes": volumes,
         },
         rules,
     )
 
 
 def template_schema() -> Schema:
-    """Return the schema of a pod template: open, but with the forbidden places named."""
-    return _open({"metadata": _metadata_schema(), "spec": _spec_schema()})
+    """Return the schema of a pod template: its two parts are open, but the forbidden places are named."""
+    return {"type": "object", "properties": {"metadata": _metadata_schema(), "spec": _spec_schema()}}
 
 
 def find_escape(template: Object) -> str | None:
@@ -225,8 +252,10 @@ def _bad_resources(path: str, resources: Object) -> Iterator[str]:
 
 def _bad_container(path: str, container: Object) -> Iterator[str]:
     yield from _bad_resources(f"{path}.resources", _object(container, "resources"))
+    if not all(is_allowed_variable(str(variable.get("name"))) for variable in _objects(container, "env")):
+        yield f"{path}.env {VARIABLE_MESSAGE}"
     if _object(container, "securityContext").get("privileged") not in (None, False):
-        yield f"{path}.{_PRIVILEGED}"
+        yield f"{path}.securityContext.{_PRIVILEGED}"
 
 
 def _bad_affinity(node: Object) -> Iterator[str]:

@@ -17,6 +17,16 @@ RESOURCES_MESSAGE = (
 )
 
 
+# The one variable by which a container without a GPU request could take every GPU of its node.
+VARIABLE_MESSAGE = "must not be NVIDIA_VISIBLE_DEVICES: the node decides which GPUs the container sees"
+CEL_ALLOWED_VARIABLE = "self.name != 'NVIDIA_VISIBLE_DEVICES'"
+
+
+def is_allowed_variable(name: str) -> bool:
+    """Say whether a container may set the environment variable."""
+    return name != "NVIDIA_VISIBLE_DEVICES"
+
+
 def is_allowed_resource(name: str) -> bool:
     """Say whether a container may name the resource itself."""
     return name in ALLOWED_RESOURCES or name.startswith(ALLOWED_RESOURCE_PREFIXES)
@@ -112,6 +122,12 @@ class EnvVar(Part):
             "name must not contain '='",
             cel="!self.name.contains('=')",
             holds=lambda env: "=" not in env.name,
+            field=".name",
+        ),
+        Rule(
+            f"name {VARIABLE_MESSAGE}",
+            cel=CEL_ALLOWED_VARIABLE,
+            holds=lambda env: is_allowed_variable(env.name),
             field=".name",
         ),
     )

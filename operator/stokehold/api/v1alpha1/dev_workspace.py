@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from stokehold.api.base import Bool, Column, Int, Kind, Part, Resource, Rule
+from stokehold.api.base import REFUSE_NULL, Bool, Column, Int, Kind, Part, Resource, Rule
 from stokehold.api.conditions import Conditions
 from stokehold.api.durations import Duration, at_most, between
 from stokehold.api.fields import AbsolutePath, Arguments, Cron, GpuTypes, Image, ObjectName, Port, TimeZone
@@ -211,7 +211,7 @@ class DevWorkspaceSpec(Part):
     """Where the volumes appear in the container."""
     port: Port = 8888
     """The port that the program serves on."""
-    gpus: Annotated[Int, Field(ge=0, le=64)] = 1
+    gpus: Annotated[Int, Field(ge=0, le=64), REFUSE_NULL] = 1
     """How many GPUs the workspace has. With 0 it runs on CPUs and sees no GPU."""
     gpu_types: GpuTypes = ()
     """The types of GPU that will do, the best first, for example [a100-40gb]. Left out, any type."""

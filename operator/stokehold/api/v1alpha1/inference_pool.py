@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, Strict, WithJsonSchema
 
-from stokehold.api.base import Bool, Column, Int, Kind, Part, Resource, Rule, Scale
+from stokehold.api.base import REFUSE_NULL, Bool, Column, Int, Kind, Part, Resource, Rule, Scale
 from stokehold.api.conditions import Conditions
 from stokehold.api.durations import Duration, between
 from stokehold.api.fields import Arguments, Cron, GpuTypes, Image, ObjectName, Port, TimeZone
@@ -44,13 +44,13 @@ class Replicas(Part):
     RULES = (
         Rule(
             "min must be at most max",
-            cel="self.min <= self.max",
+            cel="!has(self.min) || self.min <= self.max",
             holds=lambda replicas: replicas.min <= replicas.max,
             field=".min",
         ),
     )
 
-    min: Count = 1
+    min: Annotated[Count, REFUSE_NULL] = 1
     """The fewest replicas. With 0 the pool can be scaled to nothing while nobody asks it anything."""
     max: Annotated[Int, Field(ge=1, le=1000)]
     """The most replicas."""
@@ -223,7 +223,7 @@ class InferencePoolSpec(Part):
     """The port that the program serves on, both its answers and its metrics."""
     resources: Resources | None = None
     """CPU and memory of each replica. GPUs are asked for by gpusPerReplica."""
-    gpus_per_replica: Annotated[Int, Field(ge=0, le=64)] = 1
+    gpus_per_replica: Annotated[Int, Field(ge=0, le=64), REFUSE_NULL] = 1
     """How many GPUs each replica has, all on one node. With 0 it runs on CPUs and sees no GPU."""
     gpu_types: GpuTypes = ()
     """The types of GPU that will do, the best first, for example [l40s, a100-80gb]. Left out, any type."""

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from stokehold.api.base import Bool, Column, Int, Kind, Part, Resource, Rule
+from stokehold.api.base import REFUSE_NULL, Bool, Column, Int, Kind, Part, Resource, Rule
 from stokehold.api.conditions import Conditions
 from stokehold.api.durations import Duration, at_most, between
 from stokehold.api.fields import (
@@ -89,7 +89,7 @@ class TrainingJobSpec(Part):
     RULES = (
         Rule(
             "minNodes must be at most numNodes",
-            cel="!has(self.minNodes) || self.minNodes <= self.numNodes",
+            cel="!has(self.minNodes) || !has(self.numNodes) || self.minNodes <= self.numNodes",
             holds=lambda spec: spec.min_nodes is None or spec.min_nodes <= spec.num_nodes,
             field=".minNodes",
         ),
@@ -123,18 +123,20 @@ class TrainingJobSpec(Part):
     """Where the volumes appear in the container."""
     resources: Resources | None = None
     """CPU and memory of each pod. GPUs are asked for by gpusPerNode."""
-    num_nodes: Annotated[Int, Field(ge=1, le=4096)] = 1
+    num_nodes: Annotated[Int, Field(ge=1, le=4096), REFUSE_NULL] = 1
     """How many pods the gang has, each on its own share of a node. All of them start together or none does."""
     min_nodes: Annotated[Int, Field(ge=1, le=4096)] | None = None
     """The smallest gang that is of use, for an elastic program: the job may start with fewer than numNodes and go on
     when some are taken away. Left out, it is numNodes."""
-    gpus_per_node: Annotated[Int, Field(ge=0, le=64)] = 1
+    gpus_per_node: Annotated[Int, Field(ge=0, le=64), REFUSE_NULL] = 1
     """How many GPUs each pod has. With 0 the pods run on CPUs and see no GPU."""
     gpu_types: GpuTypes = ()
     """The types of GPU that the job can use, the best first, for example [h100, a100-80gb]. One type is chosen for the
     whole gang. Left out, any type will do."""
     topology: Topology | None = None
-    """How close together the nodes of the gang are, for example preferred: rack. Left out, it does not matter."""
+    """How close together the nodes of the gang are. Set either required or preferred to a level of the topology, such
+    as rack or zone; the platform team names the levels in topologyLevels of the GPUNodePools. Left out, it does not
+    matter."""
     checkpoint: Checkpoint | None = None
     """Where the program saves its state. Left out, preempted work is lost and starts anew."""
     expected_runtime: Runtime | None = None
