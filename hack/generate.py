@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from hack.reference import api_reference
+from hack.reference import api_reference, metrics_reference, reasons_reference
 from stokehold.api.crd import manifest
 from stokehold.api.v1alpha1 import KINDS
 
@@ -22,6 +22,8 @@ WIDTH = 120
 # The pages under docs/reference/, each with the function that writes it.
 REFERENCES: dict[str, Callable[[], str]] = {
     "api.md": api_reference,
+    "reasons.md": reasons_reference,
+    "metrics.md": metrics_reference,
 }
 
 

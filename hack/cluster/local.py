@@ -207,13 +207,13 @@ class LocalCluster:
         self._patch_node(f"{name}/status", {"status": {"allocatable": allocatable}}, MERGE_PATCH)
 
     def set_silent(self, name: str) -> None:
-        """The node's kubelet dies: no lease is renewed, no pod moves on, no deletion is finished."""
-        body = {"metadata": {"annotations": {nodes.MANAGED_ANNOTATION: "silent"}}}
+        """The node's kubelet dies: no lease is renewed, no pod starts, no deletion is finished."""
+        body = {"metadata": {"labels": {nodes.KUBELET_LABEL: nodes.DEAD}}}
         self._patch_node(name, body, MERGE_PATCH)
 
     def set_heard(self, name: str) -> None:
         """The silent node's kubelet comes back."""
-        body = {"metadata": {"annotations": {nodes.MANAGED_ANNOTATION: nodes.MANAGED_VALUE}}}
+        body = {"metadata": {"labels": {nodes.KUBELET_LABEL: nodes.ALIVE}}}
         self._patch_node(name, body, MERGE_PATCH)
         self.set_ready(name, True)
 

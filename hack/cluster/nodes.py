@@ -11,9 +11,11 @@ from hack.cluster.spec import ClusterSpec, Pool
 RACK_LABEL = "topology.kubernetes.io/rack"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 POOL_LABEL = "sim.stokehold.dev/pool"
-# kwok plays the kubelet of the nodes with this annotation, and of no others.
-MANAGED_ANNOTATION = "kwok.x-k8s.io/node"
-MANAGED_VALUE = "fake"
+# kwok plays the kubelet of the nodes with this label. Not an annotation: kwok would drop the update that takes
+# it away, while the end of a label is the end of a watch.
+KUBELET_LABEL = "sim.stokehold.dev/kubelet"
+ALIVE = "alive"
+DEAD = "dead"
 
 # condition: (status of a healthy node, reason, message)
 HEALTHY: Mapping[str, tuple[str, str, str]] = {
@@ -41,7 +43,7 @@ def node(pool: Pool, name: str, index: int, now: str) -> dict[str, Any]:
         "metadata": {
             "name": name,
             "labels": _labels(pool, name, index),
-            "annotations": dict(pool.annotations) | {MANAGED_ANNOTATION: MANAGED_VALUE},
+            "annotations": dict(pool.annotations),
         },
         "spec": {"providerID": f"sim://{pool.name}/{name}", "taints": list(pool.taints)},
         "status": {
@@ -82,6 +84,7 @@ def _labels(pool: Pool, name: str, index: int) -> dict[str, str]:
         "kubernetes.io/os": "linux",
         "kubernetes.io/arch": "amd64",
         POOL_LABEL: pool.name,
+        KUBELET_LABEL: ALIVE,
     }
     if pool.racks:
         labels[RACK_LABEL] = pool.racks[index % len(pool.racks)]

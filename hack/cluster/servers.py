@@ -8,7 +8,7 @@ import yaml
 
 from hack.binaries import Binaries
 from hack.cluster import certificates, kubeconfigs, stages
-from hack.cluster.nodes import MANAGED_ANNOTATION, MANAGED_VALUE
+from hack.cluster.nodes import ALIVE, KUBELET_LABEL
 from hack.cluster.processes import Command
 from hack.cluster.spec import ClusterSpec
 
@@ -115,7 +115,7 @@ def _write_configurations(layout: Layout, spec: ClusterSpec) -> None:
         "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
         "kind": "KwokConfiguration",
         "options": {
-            "manageNodesWithAnnotationSelector": f"{MANAGED_ANNOTATION}={MANAGED_VALUE}",
+            "manageNodesWithLabelSelector": f"{KUBELET_LABEL}={ALIVE}",
             "nodeLeaseDurationSeconds": spec.lease_seconds,
             "nodeLeaseParallelism": KWOK_PARALLELISM,
             "podPlayStageParallelism": KWOK_PARALLELISM,

@@ -67,15 +67,20 @@ def test_lost_gpu_stays_lost(simulated: LocalCluster) -> None:
     simulated.set_allocatable("h100-0", {"nvidia.com/gpu": 8})
 
 
-def test_silent_node_becomes_unknown_and_comes_back(simulated: LocalCluster) -> None:
+def test_silent_node_finishes_no_deletion_becomes_unknown_and_comes_back(simulated: LocalCluster) -> None:
+    simulated.kubectl("run", "orphan", "--image=trainer", "--overrides", json.dumps({"spec": {"nodeName": "h100-1"}}))
+    simulated.kubectl("wait", "--for=condition=Ready", "pod/orphan", "--timeout=20s")
     simulated.set_silent("h100-1")
 
+    simulated.kubectl("delete", "pod", "orphan", "--wait=false", "--grace-period=1")
     wait(lambda: ready(simulated, "h100-1") == "Unknown")
+    assert simulated.kubectl("get", "pod", "orphan", "-o", "name").strip() == "pod/orphan"
 
     simulated.set_heard("h100-1")
     wait(lambda: ready(simulated, "h100-1") == "True" and not taints(simulated, "h100-1"))
     time.sleep(LONGER_THAN_A_LEASE_SECONDS)
     assert ready(simulated, "h100-1") == "True"
+    assert simulated.kubectl("get", "pod", "orphan", "-o", "name", "--ignore-not-found") == ""
 
 
 def test_node_comes_and_goes(simulated: LocalCluster) -> None:

@@ -121,11 +121,11 @@ def attributed(
     if isinstance(ownership, Missing):
         return Signal(Verdict.UNKNOWN, ownership.evidence)
     others = sorted({str(user.owner) for user in users if user.relation is not Relation.OWNER})
-    if signal.verdict is Verdict.UNKNOWN or not owners or not others:
+    if signal.verdict is Verdict.UNKNOWN or not others:
         return signal
     # Neither B's work nor its silence says anything of A, to whom the GPU was given.
-    names = ", ".join(others)
-    return Signal(Verdict.UNKNOWN, f"used by {names}, not known as its owner; {signal.evidence}")
+    verdict = Verdict.UNKNOWN if owners else signal.verdict
+    return Signal(verdict, f"used by {', '.join(others)}, not known as its owner; {signal.evidence}")
 
 
 def _relation(process: ProcessReading, owner: ProcessOwner, pods: set[tuple[str, str]]) -> Relation:

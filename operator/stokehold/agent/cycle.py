@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from stokehold.agent.attribution import match_owners
-from stokehold.agent.metrics import Counts
 from stokehold.agent.node_state import Instant, NodeState, Observation, Rules, observe
 from stokehold.agent.pod_resources import PodResources
 from stokehold.agent.processes import ProcessTable
@@ -43,7 +42,7 @@ class Agent:
         self._gpus: tuple[GpuReading, ...] = ()
         self._said = ""
         self.counts = writer.counts
-        self.state = NodeState(self._instant())
+        self.state = NodeState(self._instant(), boot_id=senses.processes.boot_id())
 
     async def run(self, stop: asyncio.Event) -> None:
         """One cycle at each interval until stopped; a cycle under way is given up then."""

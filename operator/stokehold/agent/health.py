@@ -14,9 +14,12 @@ class Fitness(StrEnum):
     """What may be done with the GPU."""
 
     HEALTHY = "Healthy"
-    DEGRADED = "Degraded"  # running work may go on; reset it when it is free
-    UNHEALTHY = "Unhealthy"
+    SUSPECT = "Suspect"  # no new work; what runs may go on
+    UNHEALTHY = "Unhealthy"  # work must leave
     UNKNOWN = "Unknown"
+
+
+FROM_WORST = (Fitness.UNHEALTHY, Fitness.SUSPECT, Fitness.UNKNOWN, Fitness.HEALTHY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +27,26 @@ class Health:
     """A verdict with what it rests on."""
 
     fitness: Fitness
+    reason: str
     evidence: str
 
 
 # NVML_FI_DEV_GET_GPU_RECOVERY_ACTION; a number newer than this list means "not fit" as well.
-RECOVERY_ACTIONS = {
-    1: "GPU reset",
-    2: "node reboot",
-    3: "drain peer-to-peer traffic",
-    4: "drain and GPU reset",
-    5: "recover the IMEX domain",
-    6: "bus reset",
-    7: "system reboot",
-}
+RECOVERY_ACTIONS = (
+    "None",
+    "GpuReset",
+    "NodeReboot",
+    "DrainP2P",
+    "DrainAndReset",
+    "RecoverImexDomain",
+    "BusReset",
+    "SystemReboot",
+)
+
+
+def recovery_word(action: int) -> str:
+    """What the driver asks for, as one word."""
+    return RECOVERY_ACTIONS[action] if 0 <= action < len(RECOVERY_ACTIONS) else f"Action{action}"
 
 
 def assess(gpu: GpuReading) -> Health:
@@ -45,14 +55,14 @@ def assess(gpu: GpuReading) -> Health:
         health = check(gpu)
         if health is not None:
             return health
-    return Health(Fitness.HEALTHY, "the driver reports no fault")
+    return Health(Fitness.HEALTHY, "NoFault", "the driver reports no fault")
 
 
 def _is_lost(gpu: GpuReading) -> Health | None:
     values = (gpu.utilization_percent, gpu.memory_used_bytes, gpu.temperature_celsius)
     for value in values:
         if isinstance(value, Missing) and value.cause is Cause.LOST:
-            return Health(Fitness.UNHEALTHY, value.evidence)
+            return Health(Fitness.UNHEALTHY, "GpuIsLost", value.evidence)
     return None
 
 
@@ -60,15 +70,15 @@ def _needs_recovery(gpu: GpuReading) -> Health | None:
     action = gpu.recovery_action
     if isinstance(action, Missing) or action == 0:
         return None
-    name = RECOVERY_ACTIONS.get(int(action), f"action {action}")
-    return Health(Fitness.UNHEALTHY, f"the driver asks for: {name}")
+    word = recovery_word(int(action))
+    return Health(Fitness.UNHEALTHY, word, f"the driver asks for {word}")
 
 
 def _has_bad_rows(gpu: GpuReading) -> Health | None:
     if not isinstance(gpu.rows_failed, Missing) and gpu.rows_failed:
-        return Health(Fitness.UNHEALTHY, "memory rows could not be remapped")
+        return Health(Fitness.UNHEALTHY, "RowRemapFailed", "memory rows could not be remapped")
     if not isinstance(gpu.rows_pending, Missing) and gpu.rows_pending:
-        return Health(Fitness.DEGRADED, "a remapped memory row waits for a GPU reset")
+        return Health(Fitness.SUSPECT, "RowRemapPending", "a remapped memory row waits for a GPU reset")
     return None
 
 
@@ -76,7 +86,7 @@ def _does_not_answer(gpu: GpuReading) -> Health | None:
     """A GPU that only errs may be fit or not; one missing capability says nothing."""
     value = gpu.memory_used_bytes
     if isinstance(value, Missing) and value.cause is Cause.FAILED:
-        return Health(Fitness.UNKNOWN, value.evidence)
+        return Health(Fitness.UNKNOWN, "NoAnswer", value.evidence)
     return None
 
 

@@ -72,9 +72,13 @@ class Device:
     users: tuple[User, ...]
     signal: Signal
     since: datetime
+    health_since: datetime
     history: History
     energy: EnergyMark | None = None
     last_active: datetime | None = None
+
+
+_NOT_ASKED = Missing(Cause.NO_DATA, "kubelet pod-resources: not asked yet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +87,14 @@ class NodeState:
 
     at: Instant
     look: NodeReading = field(default_factory=NodeReading)
-    ownership: Ownership = field(default_factory=lambda: _NOT_ASKED)
+    ownership: Ownership = field(default=_NOT_ASKED)
     driver_version: str = ""
     devices: Mapping[str, Device] = field(default_factory=dict)
     # From before a restart of the agent, by UUID; used until a device has its own.
     remembered: Mapping[str, datetime] = field(default_factory=dict)
     # By namespace and name, as far as the node knows them.
     pod_uids: Mapping[tuple[str, str], str] = field(default_factory=dict)
-
-
-_NOT_ASKED = Missing(Cause.NO_DATA, "kubelet pod-resources: not asked yet")
+    boot_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +147,9 @@ class _Step:
             signal = Signal(Verdict.UNKNOWN, "counters went back: the driver was reloaded")
         device = self._device(uuid, gpu.index, "", signal, gpu)
         yield replace(
-            device,
+            self._with_health(device, assess(gpu)),
             product=gpu.product or device.product,
             watts=watts,
-            health=assess(gpu),
             energy=self._mark(gpu.energy_millijoules, known_energy),
         )
         if isinstance(gpu.instances, Missing):
@@ -157,7 +158,7 @@ class _Step:
         for instance in gpu.instances:
             signal = signal_of_instance(instance)
             part = self._device(instance.uuid, gpu.index, uuid, signal, instance)
-            yield replace(part, product=instance.name or part.product, health=assess(gpu))
+            yield replace(self._with_health(part, assess(gpu)), product=instance.name or part.product)
 
     def _unseen(self, uuid: str) -> Iterator[Device]:
         evidence = self.seen.look.error or "the driver no longer lists this GPU"
@@ -175,7 +176,13 @@ class _Step:
         device = self._device(before.uuid, before.index, before.parent_uuid, signal, None)
         # A hung call says nothing of one GPU; a GPU that others do not share the fate of is gone.
         fitness = Fitness.UNKNOWN if self.seen.look.error else Fitness.UNHEALTHY
-        return replace(device, product=before.product, health=Health(fitness, evidence))
+        return self._with_health(device, Health(fitness, "NotSeen", evidence))
+
+    def _with_health(self, device: Device, health: Health) -> Device:
+        before = self.before.devices.get(device.uuid)
+        is_same = before is not None and before.health.fitness is health.fitness
+        since = before.health_since if before is not None and is_same else self.seen.at.wall
+        return replace(device, health=health, health_since=since)
 
     def _device(
         self,
@@ -200,11 +207,12 @@ class _Step:
             product=before.product if before is not None else "",
             reading=reading,
             watts=_NOT_READ,
-            health=Health(Fitness.UNKNOWN, ""),
+            health=Health(Fitness.UNKNOWN, "NotSeen", ""),
             pods=pods,
             users=users,
             signal=verdict,
             since=before.since if before is not None and is_same else self.seen.at.wall,
+            health_since=self.seen.at.wall,
             history=history,
             last_active=self._last_active(before, uuid, signal),
         )

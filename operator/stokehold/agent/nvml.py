@@ -155,7 +155,7 @@ class Session:
     def _read_device(self, device: _Device) -> GpuReading:
         handle, uuid = device.handle, device.uuid
         mig = self.call(uuid, "nvmlDeviceGetMigMode", handle)
-        mig_mode, mig_pending = (mig, mig) if isinstance(mig, Missing) else mig
+        mig_mode = mig if isinstance(mig, Missing) else int(mig[0])
         rates = self.call(uuid, "nvmlDeviceGetUtilizationRates", handle)
         peak, sampled_seconds = self._sampled_peak(device)
         total, used = self._memory(uuid, handle)
@@ -167,7 +167,6 @@ class Session:
             minor=device.minor,
             bus_id=device.bus_id,
             mig_mode=mig_mode,
-            mig_pending=mig_pending,
             utilization_percent=_larger(peak, _part(rates, "gpu")),
             sampled_seconds=sampled_seconds,
             memory_utilization_percent=_part(rates, "memory"),
@@ -181,7 +180,7 @@ class Session:
             rows_pending=rows if isinstance(rows, Missing) else int(rows[2]),
             rows_failed=rows if isinstance(rows, Missing) else int(rows[3]),
             processes=self._processes(uuid, handle),
-            instances=self._instances(uuid, handle) if mig_mode == 1 else (),
+            instances=self._instances(uuid, handle, mig_mode),
         )
 
     def _sampled_peak(self, device: _Device) -> tuple[Value, float]:
@@ -241,7 +240,11 @@ class Session:
             return (failed or missing)[0]
         return tuple(sorted(found, key=lambda process: (process.pid, process.kind)))
 
-    def _instances(self, uuid: str, handle: Any) -> tuple[InstanceReading, ...] | Missing:
+    def _instances(self, uuid: str, handle: Any, mig_mode: Value) -> tuple[InstanceReading, ...] | Missing:
+        if isinstance(mig_mode, Missing):
+            return () if mig_mode.cause is Cause.ABSENT else mig_mode
+        if mig_mode == 0:
+            return ()
         count = self.call(uuid, "nvmlDeviceGetMaxMigDeviceCount", handle)
         if isinstance(count, Missing):
             return count

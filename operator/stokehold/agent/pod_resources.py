@@ -1,7 +1,7 @@
 """The kubelet's pod-resources API (v1): which device it gave to which container. No judgement.
 
 One connection is kept; it is renewed when the socket in its directory is another one than before,
-or after any failure. A failure is a value: whoever asked goes on without an owner, never with the
+after any failure, and now and then. A failure is a value: whoever asked goes on without an owner, never with the
 last one.
 """
 
@@ -19,6 +19,8 @@ from stokehold.agent.readings import Cause, Missing
 
 SOCKET_NAME = "kubelet.sock"
 LIST_METHOD = "/v1.PodResourcesLister/List"
+# h2 remembers 65,536 closed streams of a connection, 100 bytes each.
+LISTS_PER_CONNECTION = 1000
 
 _STRING = descriptor_pb2.FieldDescriptorProto.TYPE_STRING
 # The part of the kubelet's api.proto that is read here: message -> (field, number, type).
@@ -64,6 +66,7 @@ class PodResources:
         self._timeout = timeout_seconds
         self._channel: Channel | None = None
         self._socket_identity: tuple[int, int] | None = None
+        self._lists = 0
 
     async def list(self) -> Allocations:
         """Every device that the kubelet has given away, or why that is not known."""
@@ -91,10 +94,12 @@ class PodResources:
         """The channel to the socket that is there now; a kubelet that restarts makes a new one."""
         status = self._socket.stat()
         identity = (status.st_ino, status.st_ctime_ns)
-        if self._channel is None or identity != self._socket_identity:
+        if self._channel is None or identity != self._socket_identity or self._lists >= LISTS_PER_CONNECTION:
             self.close()
             self._channel = Channel(path=str(self._socket))
             self._socket_identity = identity
+            self._lists = 0
+        self._lists += 1
         return self._channel
 
     async def _list_on(self, channel: Channel) -> Any:

@@ -56,6 +56,13 @@ class ProcessTable:
             uids[name] = uid
         return {name: uid for name, uid in uids.items() if name not in doubtful}
 
+    def boot_id(self) -> str:
+        """The kernel's name for the present boot, empty when it does not say."""
+        try:
+            return (self._proc / "sys/kernel/random/boot_id").read_text().strip()
+        except OSError:
+            return ""
+
     def _look_up(self, pid: int) -> _Process | None:
         directory = self._proc / str(pid)
         try:

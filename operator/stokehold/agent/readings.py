@@ -60,7 +60,6 @@ class GpuReading:
     minor: int | None
     bus_id: str
     mig_mode: Value
-    mig_pending: Value
     utilization_percent: Value
     sampled_seconds: float
     memory_utilization_percent: Value
@@ -78,7 +77,7 @@ class GpuReading:
 
     @property
     def has_mig(self) -> bool:
-        """Whether MIG is on; a GPU that would not say is not taken for a whole one elsewhere."""
+        """Whether MIG is known to be on."""
         return not isinstance(self.mig_mode, Missing) and self.mig_mode == 1
 
 
@@ -103,7 +102,6 @@ def unreadable_gpu(index: int, uuid: str, missing: Missing) -> GpuReading:
         minor=None,
         bus_id="",
         mig_mode=missing,
-        mig_pending=missing,
         utilization_percent=missing,
         sampled_seconds=0.0,
         memory_utilization_percent=missing,

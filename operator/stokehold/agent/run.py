@@ -13,8 +13,7 @@ from typing import Any
 import click
 
 from stokehold.agent.cycle import Agent, Senses
-from stokehold.agent.kube import ApiAccess, ConfigurationError, from_kubeconfig, in_cluster
-from stokehold.agent.kube import KubeStatusStore
+from stokehold.agent.kube import ApiAccess, ConfigurationError, KubeStatusStore, from_kubeconfig, in_cluster
 from stokehold.agent.metrics import StateCollector, registry_for
 from stokehold.agent.node_state import Rules
 from stokehold.agent.pod_resources import PodResources
@@ -81,7 +80,7 @@ async def run_agent(settings: Settings) -> None:
     logger.info("stopped; NVML is closed")
 
 
-class Seconds(click.ParamType):
+class Seconds(click.ParamType[float]):
     """A duration such as 15s, 250ms, 5m or 24h."""
 
     name = "duration"
@@ -89,12 +88,14 @@ class Seconds(click.ParamType):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The duration in seconds, more than zero."""
+        if isinstance(value, float):
+            return value
         text = str(value)
         for unit, seconds in self._UNITS:
             number = text.removesuffix(unit)
             if number != text and number.replace(".", "", 1).isdigit() and float(number) > 0:
                 return float(number) * seconds
-        self.fail(f"{text!r} is no duration; write 15s, 250ms or 5m", param, ctx)
+        return self.fail(f"{text!r} is no duration; write 15s, 250ms or 5m", param, ctx)
 
 
 def _env(name: str) -> str:
@@ -173,7 +174,7 @@ def _env(name: str) -> str:
     help="Without writing, the agent only serves metrics.",
 )
 @click.pass_context
-def agent_command(context: click.Context, **options: Any) -> None:
+def agent_command(context: click.Context, /, **options: Any) -> None:
     """Watch this node's GPUs, write its GPUNode and serve metrics."""
     if context.invoked_subcommand is not None:
         return
@@ -185,6 +186,8 @@ def _settings(options: dict[str, Any]) -> Settings:
     if not options["node_name"]:
         raise click.UsageError("give --node-name, or NODE_NAME from spec.nodeName")
     interval, timeout = options["interval"], options["nvml_timeout"]
+    if options["window"] < 2 * interval:
+        raise click.UsageError("--window must hold at least two intervals; one look proves no quiet")
     return Settings(
         node=options["node_name"],
         interval=interval,
@@ -193,7 +196,7 @@ def _settings(options: dict[str, Any]) -> Settings:
             Window(options["window"], max(interval, timeout) * LONGEST_PAUSE_IN_INTERVALS),
         ),
         deadlines=Deadlines(look=timeout, first_back_off=min(interval, 2.0)),
-        pace=Pace(heartbeat=options["heartbeat"]),
+        pace=Pace(heartbeat=options["heartbeat"], first_retry=min(options["heartbeat"], 5.0)),
         pod_resources=options["pod_resources_dir"],
         list_seconds=options["pod_resources_timeout"],
         proc=options["proc_dir"],

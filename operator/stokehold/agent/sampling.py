@@ -99,6 +99,8 @@ def counter_went_back(before: EnergyMark | None, millijoules: Value) -> bool:
 
 def signal_of_gpu(gpu: GpuReading, watts: Value, thresholds: Thresholds) -> Signal:
     """What one look says of a whole GPU; the activity of a GPU with MIG is not known here."""
+    if isinstance(gpu.mig_mode, Missing) and gpu.mig_mode.cause is not Cause.ABSENT:
+        return Signal(Verdict.UNKNOWN, gpu.mig_mode.evidence)
     if gpu.has_mig:
         return Signal(Verdict.UNKNOWN, "MIG is on: NVML gives no utilisation for MIG devices")
     utilization = utilization_signal(gpu.utilization_percent, thresholds)
@@ -170,10 +172,17 @@ def judge(history: History | None, now: float, window: Window) -> Signal:
     start = now - window.seconds
     if history.last_active_at is not None and history.last_active_at > start:
         return Signal(Verdict.ACTIVE, history.last_active)
-    if history.last_unknown_at is not None and history.last_unknown_at > start:
-        ago = now - history.last_unknown_at
-        return Signal(Verdict.UNKNOWN, f"{ago:.0f} s ago: {history.last_unknown}")
-    if history.unbroken_since > start:
-        seen = now - history.unbroken_since
-        return Signal(Verdict.UNKNOWN, f"quiet, but seen for {seen:.0f} of {window.seconds:.0f} s only")
+    hole = _hole_in(history, now, window)
+    if hole:
+        return Signal(Verdict.UNKNOWN, hole)
     return Signal(Verdict.QUIET, f"{history.last.evidence}, quiet for {window.seconds:.0f} s")
+
+
+def _hole_in(history: History, now: float, window: Window) -> str:
+    """What of the window was not seen; empty when all was."""
+    start = now - window.seconds
+    if history.last_unknown_at is not None and history.last_unknown_at > start:
+        return f"{now - history.last_unknown_at:.0f} s ago: {history.last_unknown}"
+    if history.unbroken_since > start:
+        return f"quiet, but seen for {now - history.unbroken_since:.0f} of {window.seconds:.0f} s only"
+    return ""

@@ -3,7 +3,7 @@
 Nothing here belongs to one kind, and nothing here knows how a manifest of a CRD looks (crd.py does).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
@@ -21,12 +21,16 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
+from stokehold.api.docs import field_docs
 from stokehold.api.names import API_VERSION, NAME_MAX_LENGTH
 from stokehold.api.times import Timestamp
 
 T = TypeVar("T")
+Place = tuple[int | str, ...]
+
+_STATUS_DEPTH = 8  # no status nests deeper, and each reading drops at least one level of what is strange
 
 # Lax pydantic would take "4" for 4 and 1 for true; the API server does not.
 Int = Annotated[int, Strict()]
@@ -95,7 +99,6 @@ class Part(BaseModel):
         alias_generator=to_camel,
         populate_by_name=True,
         extra="forbid",
-        use_attribute_docstrings=True,
     )
 
     RULES: ClassVar[tuple[Rule, ...]] = ()
@@ -109,8 +112,10 @@ class Part(BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         shown = handler.resolve_ref_schema(handler(schema))
-        rules = add_rules(shown, cls.RULES)
-        shown.update(rules)
+        for name, text in field_docs(cls).items():
+            field = cls.model_fields[name].alias or name
+            shown["properties"][field] = {**shown["properties"][field], "description": text}
+        shown.update(add_rules(shown, cls.RULES))
         return shown
 
     def to_dict(self) -> dict[str, JsonValue]:
@@ -189,15 +194,31 @@ class Kind(Part):
     def read(cls, stored: Mapping[str, object]) -> Self:
         """Return a stored object without the fields that this version does not know.
 
-        An entry of the status that cannot be understood counts as absent: another version wrote it, and it must not
-        hide the object. An invalid spec raises ValidationError.
+        What cannot be understood in the status counts as absent, the smallest entry around it: another version wrote
+        it, and it must not hide the object. An invalid spec raises ValidationError.
         """
-        try:
-            return cls.model_validate(stored, extra="ignore")
-        except ValidationError as error:
-            strange = {step["loc"][1] for step in error.errors() if step["loc"][:1] == ("status",) and step["loc"][1:]}
-            status = stored.get("status")
-            if not strange or not isinstance(status, Mapping):
-                raise
-            kept = {key: value for key, value in status.items() if key not in strange}
-            return cls.model_validate({**stored, "status": kept}, extra="ignore")
+        for _ in range(_STATUS_DEPTH):
+            try:
+                return cls.model_validate(stored, extra="ignore")
+            except ValidationError as error:
+                strange = {place for place in map(_place, error.errors()) if place[:1] == ("status",)}
+                if not strange:
+                    raise
+                stored = _without(stored, strange)
+        return cls.model_validate({name: stored[name] for name in stored if name != "status"}, extra="ignore")
+
+
+def _place(error: ErrorDetails) -> Place:
+    """Return where the value stands that is in the way: of a member that is missing, the object without it."""
+    return error["loc"][:-1] if error["type"] == "missing" else error["loc"]
+
+
+def _without(stored: Mapping[str, object], places: Collection[Place]) -> dict[str, object]:
+    def pruned(value: object, at: Place) -> object:
+        if isinstance(value, Mapping):
+            return {key: pruned(inner, (*at, key)) for key, inner in value.items() if (*at, key) not in places}
+        if isinstance(value, list | tuple):
+            return [pruned(inner, (*at, index)) for index, inner in enumerate(value) if (*at, index) not in places]
+        return value
+
+    return {key: pruned(value, (key,)) for key, value in stored.items() if (key,) not in places}

@@ -1,17 +1,21 @@
 """The small types that several kinds share: names, paths, classes of capacity, schedules."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field
+from pydantic.alias_generators import to_snake
 
 from stokehold.api.base import Part, Rule
 
 SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 LABEL_VALUE_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
-LABEL_KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+LABEL_KEY_PATTERN = (
+    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
+    r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+)
 PATH_PATTERN = r"^/[^:]*$"
 CRON_PATTERN = r"^[0-9A-Za-z*,/-]+( [0-9A-Za-z*,/-]+){4}$"
 TIME_ZONE_PATTERN = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$"
@@ -30,6 +34,16 @@ def unique(what: str) -> Rule:
         f"must not name {what} twice",
         cel="self.all(one, self.exists_one(other, other == one))",
         holds=lambda values: len(set(values)) == len(values),
+    )
+
+
+def unique_by(key: str) -> Rule:
+    """Return the rule that no two entries of a list have the same key; the name is of the manifest."""
+    attribute = to_snake(key)
+    return Rule(
+        f"must name each {key} once",
+        cel=f"self.all(one, self.exists_one(other, other.{key} == one.{key}))",
+        holds=lambda entries: len({getattr(entry, attribute) for entry in entries}) == len(entries),
     )
 
 
@@ -116,10 +130,30 @@ Arguments = Annotated[tuple[Annotated[str, Field(max_length=32768)], ...], Field
 
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
-Labels = Annotated[
-    dict[str, Annotated[str, Field(max_length=253)]],
-    WithJsonSchema(
-        {"type": "object", "additionalProperties": {"type": "string", "maxLength": 253}, "maxProperties": 32}
+_LABEL_KEY = re.compile(LABEL_KEY_PATTERN)
+_LABEL_VALUE = re.compile(LABEL_VALUE_PATTERN)
+
+
+def _are_labels(labels: Mapping[str, str]) -> bool:
+    return all(
+        _LABEL_KEY.fullmatch(key) and (not value or _LABEL_VALUE.fullmatch(value)) for key, value in labels.items()
+    )
+
+
+LABELS_RULE = Rule(
+    "must map keys of labels, such as example.com/team, to values of letters, digits, '-', '_' and '.'",
+    cel=(
+        f"self.all(key, key.matches('{LABEL_KEY_PATTERN}')"
+        f" && (self[key] == '' || self[key].matches('{LABEL_VALUE_PATTERN}')))"
     ),
-    Rule("must have at most 32 entries", cel="true", holds=lambda labels: len(labels) <= 32),
-]
+    holds=_are_labels,
+)
+ANNOTATIONS_RULE = Rule(
+    "must have keys of annotations, such as example.com/team",
+    cel=f"self.all(key, key.matches('{LABEL_KEY_PATTERN}'))",
+    holds=lambda annotations: all(map(_LABEL_KEY.fullmatch, annotations)),
+)
+
+LabelMap = dict[str, Annotated[str, Field(max_length=63)]]
+Labels = Annotated[LabelMap, Field(max_length=32), LABELS_RULE]
+SomeLabels = Annotated[LabelMap, Field(min_length=1, max_length=32), LABELS_RULE]

@@ -1,288 +1,366 @@
 """The escape hatch `podTemplate`, and what it must not reach: another node, another scheduler, more GPUs, the host.
 
-The API server refuses each of these by itself, for the webhook may be down; `find_escape` says the same for us.
+A template is handed on as it was written; the models here only judge it. The API server refuses the same by itself,
+from the rules in the CRDs, for the webhook may be down.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, NamedTuple
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, JsonValue, WithJsonSchema
-
-from stokehold.api.names import KEY_PREFIX
-from stokehold.api.pods import (
-    CEL_ALLOWED_VARIABLE,
-    RESOURCES_MESSAGE,
-    VARIABLE_MESSAGE,
-    cel_allowed_resource,
-    is_allowed_resource,
-    is_allowed_variable,
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    JsonValue,
+    ValidationError,
+    model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
-Schema = dict[str, JsonValue]
-Object = dict[str, JsonValue]
+from stokehold.api.base import Bool, Int, Part, Rule
+from stokehold.api.fields import ANNOTATIONS_RULE, LABELS_RULE, LabelKey, LabelMap, ShortName
+from stokehold.api.names import KEY_PREFIX
+from stokehold.api.pods import UNRESERVED_NAME, VARIABLE_RULES, ResourceList
 
 _OPERATOR_OWNS = "the operator sets it"
+_OPERATOR_CHOOSES = "the operator chooses the nodes"
 _COUNT_ONLY = "GPUs are asked for by their number only"
+_TOGETHER = "the operator starts all pods of a job together"
+_USE_PRIORITY = "use spec.priorityClassName"
+
+_KEYS_MESSAGE = f"must not use keys that start with {KEY_PREFIX}, they are the operator's"
+_NO_OWN_KEYS = Rule(
+    _KEYS_MESSAGE,
+    cel=f"self.all(key, !key.startsWith('{KEY_PREFIX}'))",
+    holds=lambda entries: not any(key.startswith(KEY_PREFIX) for key in entries),
+)
+_NO_OWN_KEY = Rule(
+    _KEYS_MESSAGE,
+    cel=f"!self.startsWith('{KEY_PREFIX}')",
+    holds=lambda key: not key.startswith(KEY_PREFIX),
+)
+
+# Each of them comes close to a privileged container. Runtimes read them in either case.
+_CAPABILITIES = ("ALL", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO", "SYS_BOOT", "DAC_READ_SEARCH", "BPF")
+_CAPABILITY = re.compile(f"^(CAP_)?({'|'.join(_CAPABILITIES)})$", re.IGNORECASE)
 
 
-class Forbidden(NamedTuple):
-    """A field that a template must leave alone, and why."""
+@dataclass(frozen=True, slots=True)
+class Forbidden:
+    """A member that a template must leave alone, and why."""
 
     name: str
     type: str
     why: str
 
+    @property
+    def refusal(self) -> str:
+        """What is said to the user."""
+        return f"{self.name} is not allowed here: {self.why}"
 
-FORBIDDEN_METADATA = (
-    Forbidden("name", "string", _OPERATOR_OWNS),
-    Forbidden("generateName", "string", _OPERATOR_OWNS),
-    Forbidden("namespace", "string", _OPERATOR_OWNS),
-    Forbidden("finalizers", "array", _OPERATOR_OWNS),
-    Forbidden("ownerReferences", "array", _OPERATOR_OWNS),
-)
-FORBIDDEN_SPEC = (
-    Forbidden("nodeName", "string", "the operator chooses the nodes"),
-    Forbidden("schedulerName", "string", "the cluster's own scheduler binds the pods"),
-    Forbidden("schedulingGates", "array", "the operator decides when pods may start"),
-    Forbidden("schedulingGroup", "object", "the operator starts all pods of a job together"),
-    Forbidden("workloadRef", "object", "the operator starts all pods of a job together"),
-    Forbidden("priorityClassName", "string", "use spec.priorityClassName"),
-    Forbidden("priority", "integer", "use spec.priorityClassName"),
-    Forbidden("preemptionPolicy", "string", "use spec.priorityClassName"),
-    Forbidden("restartPolicy", "string", _OPERATOR_OWNS),
-    Forbidden("hostname", "string", _OPERATOR_OWNS),
-    Forbidden("subdomain", "string", _OPERATOR_OWNS),
-    Forbidden("hostPID", "boolean", "pods must not share the node's processes"),
-    Forbidden("hostIPC", "boolean", "pods must not share the node's memory segments"),
-    Forbidden("hostNetwork", "boolean", "pods must not use the node's network"),
-    Forbidden("resourceClaims", "array", _COUNT_ONLY),
-)
-FORBIDDEN_RESOURCES = (Forbidden("claims", "array", _COUNT_ONLY),)
-FORBIDDEN_VOLUME = (Forbidden("hostPath", "object", "pods must not read or write the node's folders"),)
-FORBIDDEN_TERM = (Forbidden("matchFields", "array", "the operator chooses the nodes"),)
+    def schema(self) -> JsonSchemaValue:
+        """Return the member as CEL must know it to see that it is there."""
+        anything: JsonSchemaValue = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+        shapes: dict[str, JsonSchemaValue] = {
+            "object": anything,
+            "array": {"type": "array", "items": anything},
+            "strings": {"type": "array", "items": {"type": "string"}},
+        }
+        known = shapes.get(self.type, {"type": self.type})
+        return {"description": f"Not allowed: {self.why}.", **known}
 
-_KEYS = f"must not use keys that start with {KEY_PREFIX}, they are the operator's"
-_TOLERATION = (
-    f"tolerations must name a key that does not start with {KEY_PREFIX}: the operator tolerates the taints of the nodes"
-    " that it chooses"
-)
-_PRIVILEGED = "privileged must not be true: a privileged container reaches every GPU of the node"
+    def rule(self) -> JsonSchemaValue:
+        """Return the entry of `x-kubernetes-validations` that refuses it."""
+        return {"rule": f"!has(self.{self.name})", "message": self.refusal, "fieldPath": f".{self.name}"}
 
 
-def _open(what: str, properties: Schema, rules: list[JsonValue] | None = None) -> Schema:
-    schema: Schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True, "properties": properties}
-    if what:
-        schema["description"] = what
-    if rules:
-        schema["x-kubernetes-validations"] = rules
-    return schema
+class OpenPart(Part):
+    """A piece of a pod of which only some members are known to us; the others are Kubernetes' own business."""
+
+    model_config = ConfigDict(extra="allow")
+
+    FORBIDDEN: ClassVar[tuple[Forbidden, ...]] = ()
+
+    @model_validator(mode="after")
+    def _leave_alone_what_is_forbidden(self) -> Self:
+        given = self.model_extra or {}
+        for member in self.FORBIDDEN:
+            if given.get(member.name) is not None:
+                raise ValueError(member.refusal)
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        shown = super().__get_pydantic_json_schema__(schema, handler)
+        shown.pop("additionalProperties", None)
+        shown["x-kubernetes-preserve-unknown-fields"] = True
+        shown["properties"] = {
+            **{member.name: member.schema() for member in cls.FORBIDDEN},
+            **shown.get("properties", {}),
+        }
+        if cls.FORBIDDEN:
+            rules = [member.rule() for member in cls.FORBIDDEN]
+            shown["x-kubernetes-validations"] = [*rules, *shown.get("x-kubernetes-validations", [])]
+        return shown
 
 
-def _rule(cel: str, message: str, field: str = "") -> JsonValue:
-    rule: Schema = {"rule": cel, "message": message}
-    return rule | {"fieldPath": field} if field else rule
+class TemplateMetadata(OpenPart):
+    """Labels and annotations of the pods."""
 
-
-def _list(what: str, items: Schema, most: int) -> Schema:
-    return {"description": what, "type": "array", "maxItems": most, "items": items}
-
-
-def _map(what: str, most: int, longest: int) -> Schema:
-    return {
-        "description": what,
-        "type": "object",
-        "maxProperties": most,
-        "additionalProperties": {"type": "string", "maxLength": longest},
-        "x-kubernetes-validations": [_rule(f"self.all(key, !key.startsWith('{KEY_PREFIX}'))", _KEYS)],
-    }
-
-
-def _forbid(fields: tuple[Forbidden, ...]) -> tuple[Schema, list[JsonValue]]:
-    """Return the members as CEL must know them to see that they are there, and the rules that refuse them."""
-    members: Schema = {}
-    for name, kind, why in fields:
-        open_object: Schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-        string: Schema = {"type": "string"}
-        array: Schema = {"type": "array", "items": string if name == "finalizers" else open_object}
-        shape = {"array": array, "object": open_object}.get(kind, {"type": kind})
-        members[name] = {"description": f"Not allowed: {why}.", **shape}
-    return members, [_rule(f"!has(self.{field.name})", _refusal(field), f".{field.name}") for field in fields]
-
-
-def _refusal(field: Forbidden) -> str:
-    return f"{field.name} is not allowed here: {field.why}"
-
-
-def _metadata_schema() -> Schema:
-    members, rules = _forbid(FORBIDDEN_METADATA)
-    labels = _map("Labels of the pods, besides the operator's own.", 64, 63)
-    annotations = _map("Annotations of the pods, besides the operator's own.", 64, 262144)
-    what = "Labels and annotations of the pods."
-    return _open(what, {**members, "labels": labels, "annotations": annotations}, rules)
-
-
-def _resources_schema(what: str) -> Schema:
-    amounts: Schema = {
-        "description": "Amounts of CPU, memory, disk and network devices, as in a container of Kubernetes.",
-        "type": "object",
-        "maxProperties": 16,
-        "additionalProperties": {
-            "x-kubernetes-int-or-string": True,
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "maxLength": 40,
-        },
-        "x-kubernetes-validations": [_rule(f"self.all(name, {cel_allowed_resource('name')})", RESOURCES_MESSAGE)],
-    }
-    members, rules = _forbid(FORBIDDEN_RESOURCES)
-    return _open(what, {**members, "requests": amounts, "limits": amounts}, rules)
-
-
-def _containers_schema(what: str) -> Schema:
-    privileged: Schema = {"description": "Not allowed to be true.", "type": "boolean"}
-    privileged_rule = _rule("!has(self.privileged) || !self.privileged", _PRIVILEGED, ".privileged")
-    name: Schema = {"description": "The name of the variable.", "type": "string", "maxLength": 253}
-    name_rule = _rule(f"!has(self.name) || {CEL_ALLOWED_VARIABLE}", VARIABLE_MESSAGE, ".name")
-    container = _open(
-        "",
-        {
-            "env": _list("Environment variables of the container.", _open("", {"name": name}, [name_rule]), 256),
-            "resources": _resources_schema("What the container asks for. GPUs cannot be asked for here."),
-            "securityContext": _open(
-                "How the container is kept apart from its node.", {"privileged": privileged}, [privileged_rule]
-            ),
-        },
-    )
-    return _list(what, container, 16)
-
-
-def _affinity_schema() -> Schema:
-    key: Schema = {"description": "The key of a label of nodes.", "type": "string", "maxLength": 317}
-    rule = _rule(f"!has(self.key) || !self.key.startsWith('{KEY_PREFIX}')", _KEYS, ".key")
-    members, rules = _forbid(FORBIDDEN_TERM)
-    expressions = _list("Conditions on the labels of nodes.", _open("", {"key": key}, [rule]), 16)
-    term = _open("Which nodes.", {**members, "matchExpressions": expressions}, rules)
-    terms = _list("Alternatives, as in a pod of Kubernetes.", term, 16)
-    wish = _open("", {"preference": term})
-    node = _open(
-        "Which nodes, as in a pod of Kubernetes. It narrows down the nodes that the operator chooses from.",
-        {
-            "requiredDuringSchedulingIgnoredDuringExecution": _open("What must hold.", {"nodeSelectorTerms": terms}),
-            "preferredDuringSchedulingIgnoredDuringExecution": _list("What should hold.", wish, 16),
-        },
-    )
-    return _open("Near to what and far from what the pods run.", {"nodeAffinity": node})
-
-
-def _tolerations_schema() -> Schema:
-    key: Schema = {"description": "The key of a taint.", "type": "string", "maxLength": 317}
-    rule = _rule(f"has(self.key) && self.key != '' && !self.key.startsWith('{KEY_PREFIX}')", _TOLERATION)
-    return _list("Taints that the pods tolerate, besides those of the GPUs.", _open("", {"key": key}, [rule]), 32)
-
-
-def _spec_schema() -> Schema:
-    members, rules = _forbid(FORBIDDEN_SPEC)
-    selector = "Labels of the nodes that the operator chooses from, with exactly these values."
-    volumes = _list("Volumes of the pods, as in a pod of Kubernetes.", _open("", *_forbid(FORBIDDEN_VOLUME)), 32)
-    return _open(
-        "The rest of the pod, as in a pod of Kubernetes.",
-        {
-            **members,
-            "containers": _containers_schema("Containers of the pods. The one named main runs the image of the spec."),
-            "initContainers": _containers_schema("Containers that run before, or beside with restartPolicy Always."),
-            "resources": _resources_schema("What the whole pod asks for. GPUs cannot be asked for here."),
-            "tolerations": _tolerations_schema(),
-            "nodeSelector": _map(selector, 32, 63),
-            "affinity": _affinity_schema(),
-            "volumes": volumes,
-        },
-        rules,
+    FORBIDDEN = (
+        Forbidden("name", "string", _OPERATOR_OWNS),
+        Forbidden("generateName", "string", _OPERATOR_OWNS),
+        Forbidden("namespace", "string", _OPERATOR_OWNS),
+        Forbidden("finalizers", "strings", _OPERATOR_OWNS),
+        Forbidden("ownerReferences", "array", _OPERATOR_OWNS),
     )
 
-
-def template_schema() -> Schema:
-    """Return the schema of a pod template: its two parts are open, but the forbidden places are named."""
-    return {"type": "object", "properties": {"metadata": _metadata_schema(), "spec": _spec_schema()}}
-
-
-def find_escape(template: Object) -> str | None:
-    """Return what the template reaches for and must not, as one sentence that names the field, or None."""
-    return next(_escapes(template), None)
+    labels: Annotated[LabelMap, Field(max_length=64), _NO_OWN_KEYS, LABELS_RULE] = Field(default_factory=dict)
+    """Labels of the pods, besides the operator's own."""
+    annotations: Annotated[
+        dict[str, Annotated[str, Field(max_length=262144)]], Field(max_length=64), _NO_OWN_KEYS, ANNOTATIONS_RULE
+    ] = Field(default_factory=dict)
+    """Annotations of the pods, besides the operator's own."""
 
 
-def _escapes(template: Object) -> Iterator[str]:
-    metadata, spec = _object(template, "metadata"), _object(template, "spec")
-    yield from _forbidden("metadata", metadata, FORBIDDEN_METADATA)
-    yield from _bad_keys("metadata.labels", _object(metadata, "labels"))
-    yield from _bad_keys("metadata.annotations", _object(metadata, "annotations"))
-    yield from _forbidden("spec", spec, FORBIDDEN_SPEC)
-    yield from _bad_keys("spec.nodeSelector", _object(spec, "nodeSelector"))
-    yield from _bad_resources("spec.resources", _object(spec, "resources"))
-    for name in ("containers", "initContainers"):
-        for index, container in enumerate(_objects(spec, name)):
-            yield from _bad_container(f"spec.{name}[{index}]", container)
-    if not all(map(_is_own_toleration, _objects(spec, "tolerations"))):
-        yield f"spec.{_TOLERATION}"
-    for index, volume in enumerate(_objects(spec, "volumes")):
-        yield from _forbidden(f"spec.volumes[{index}]", volume, FORBIDDEN_VOLUME)
-    yield from _bad_affinity(_object(_object(spec, "affinity"), "nodeAffinity"))
+class TemplateVariable(OpenPart):
+    """An environment variable, as in a container of Kubernetes."""
+
+    RULES = VARIABLE_RULES
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """The name of the variable."""
+    value: Annotated[str, Field(max_length=32768)] | None = None
+    """The value."""
 
 
-def _forbidden(path: str, part: Object, fields: tuple[Forbidden, ...]) -> Iterator[str]:
-    for field in fields:
-        if field.name in part:
-            yield f"{path}.{_refusal(field)}"
+class TemplatePort(OpenPart):
+    """A port of the container, as in a container of Kubernetes."""
+
+    FORBIDDEN = (Forbidden("hostPort", "integer", "pods must not use the node's network"),)
 
 
-def _is_own_toleration(toleration: Object) -> bool:
-    key = toleration.get("key")
-    return isinstance(key, str) and key != "" and not key.startswith(KEY_PREFIX)
+class TemplateResources(OpenPart):
+    """What is asked for besides the GPUs, which cannot be asked for here."""
+
+    FORBIDDEN = (Forbidden("claims", "array", _COUNT_ONLY),)
+
+    requests: ResourceList = Field(default_factory=dict)
+    """What is sure to be there, for example cpu: 16 and memory: 128Gi."""
+    limits: ResourceList = Field(default_factory=dict)
+    """What may be used at most, for example memory: 128Gi."""
 
 
-def _bad_keys(path: str, entries: Object) -> Iterator[str]:
-    if any(key.startswith(KEY_PREFIX) for key in entries):
-        yield f"{path} {_KEYS}"
+class TemplateCapabilities(OpenPart):
+    """What the container may do beyond an ordinary one, as in a container of Kubernetes."""
+
+    add: Annotated[
+        tuple[Annotated[str, Field(max_length=63)], ...],
+        Field(max_length=64),
+        Rule(
+            f"must not name {', '.join(_CAPABILITIES)}: with them a container reaches the node",
+            cel=f"self.all(one, !one.matches('(?i){_CAPABILITY.pattern}'))",
+            holds=lambda names: not any(map(_CAPABILITY.fullmatch, names)),
+        ),
+    ] = ()
+    """Capabilities besides the usual ones, for example IPC_LOCK."""
 
 
-def _bad_resources(path: str, resources: Object) -> Iterator[str]:
-    for name in ("requests", "limits"):
-        if not all(map(is_allowed_resource, _object(resources, name))):
-            yield f"{path}.{name} {RESOURCES_MESSAGE}"
-    yield from _forbidden(path, resources, FORBIDDEN_RESOURCES)
+class TemplateSecurity(OpenPart):
+    """How the container is kept apart from its node."""
+
+    RULES = (
+        Rule(
+            "privileged must not be true: a privileged container reaches every GPU of the node",
+            cel="!has(self.privileged) || !self.privileged",
+            holds=lambda security: not security.privileged,
+            field=".privileged",
+        ),
+    )
+
+    privileged: Bool | None = None
+    """Not allowed to be true."""
+    capabilities: TemplateCapabilities | None = None
+    """What the container may do beyond an ordinary one."""
 
 
-def _bad_container(path: str, container: Object) -> Iterator[str]:
-    yield from _bad_resources(f"{path}.resources", _object(container, "resources"))
-    if not all(is_allowed_variable(str(variable.get("name"))) for variable in _objects(container, "env")):
-        yield f"{path}.env {VARIABLE_MESSAGE}"
-    if _object(container, "securityContext").get("privileged") not in (None, False):
-        yield f"{path}.securityContext.{_PRIVILEGED}"
+class TemplateContainer(OpenPart):
+    """A container, as in a pod of Kubernetes."""
+
+    name: ShortName
+    """The name of the container. The one named main runs the image of the spec."""
+    env: Annotated[tuple[TemplateVariable, ...], Field(max_length=256)] = ()
+    """Environment variables of the container."""
+    ports: Annotated[tuple[TemplatePort, ...], Field(max_length=64)] = ()
+    """Ports of the container."""
+    resources: TemplateResources | None = None
+    """What the container asks for. GPUs cannot be asked for here."""
+    security_context: TemplateSecurity | None = None
+    """How the container is kept apart from its node."""
 
 
-def _bad_affinity(node: Object) -> Iterator[str]:
-    required = _object(node, "requiredDuringSchedulingIgnoredDuringExecution")
-    preferred = _objects(node, "preferredDuringSchedulingIgnoredDuringExecution")
-    terms = [*_objects(required, "nodeSelectorTerms"), *(_object(entry, "preference") for entry in preferred)]
-    for term in terms:
-        yield from _forbidden("spec.affinity.nodeAffinity", term, FORBIDDEN_TERM)
-        for expression in _objects(term, "matchExpressions"):
-            if str(expression.get("key", "")).startswith(KEY_PREFIX):
-                yield f"spec.affinity.nodeAffinity {_KEYS}"
+class TemplateToleration(OpenPart):
+    """A taint that the pods tolerate, as in a pod of Kubernetes."""
+
+    RULES = (
+        Rule(
+            f"tolerations must name a key that does not start with {KEY_PREFIX}: the operator tolerates the taints of"
+            " the nodes that it chooses",
+            cel=f"has(self.key) && self.key != '' && !self.key.startsWith('{KEY_PREFIX}')",
+            holds=lambda one: bool(one.key) and not one.key.startswith(KEY_PREFIX),
+        ),
+    )
+
+    key: Annotated[str, Field(max_length=317)] | None = None
+    """The key of the taint."""
+    operator: Literal["Exists", "Equal"] | None = None
+    """Whether any value is tolerated (Exists) or only the given one (Equal)."""
+    value: Annotated[str, Field(max_length=63)] | None = None
+    """The value of the taint."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """The effect of the taint. Left out, all effects."""
 
 
-def _object(parent: Object, name: str) -> Object:
-    value = parent.get(name)
-    return value if isinstance(value, dict) else {}
+class TemplateRequirement(OpenPart):
+    """One condition on the labels of a node."""
+
+    RULES = (
+        Rule(
+            "values must be given for In, NotIn, Gt and Lt, and only for them",
+            cel="(self.operator in ['In', 'NotIn', 'Gt', 'Lt']) == (has(self.values) && self.values.size() > 0)",
+            holds=lambda one: (one.operator in ("In", "NotIn", "Gt", "Lt")) == bool(one.values),
+            field=".values",
+        ),
+    )
+
+    key: Annotated[LabelKey, _NO_OWN_KEY]
+    """The key of a label of nodes."""
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
+    """How the label is compared."""
+    values: Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=64)] = ()
+    """The values to compare with."""
 
 
-def _objects(parent: Object, name: str) -> list[Object]:
-    value = parent.get(name)
-    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+class TemplateTerm(OpenPart):
+    """Which nodes: all conditions must hold."""
+
+    FORBIDDEN = (Forbidden("matchFields", "array", _OPERATOR_CHOOSES),)
+
+    match_expressions: Annotated[tuple[TemplateRequirement, ...], Field(max_length=16)] = ()
+    """Conditions on the labels of nodes."""
 
 
-def _refuse_escape(template: Object) -> Object:
-    if (found := find_escape(template)) is not None:
-        raise ValueError(found)
+class TemplateWish(OpenPart):
+    """Which nodes are liked better, as in a pod of Kubernetes."""
+
+    preference: TemplateTerm
+    """Which nodes."""
+
+
+class TemplateTerms(OpenPart):
+    """Which nodes, as alternatives of which one must hold."""
+
+    node_selector_terms: Annotated[tuple[TemplateTerm, ...], Field(min_length=1, max_length=16)]
+    """The alternatives."""
+
+
+class TemplateNodeAffinity(OpenPart):
+    """Which nodes, as in a pod of Kubernetes. It narrows down the nodes that the operator chooses from."""
+
+    required_during_scheduling_ignored_during_execution: TemplateTerms | None = None
+    """What must hold."""
+    preferred_during_scheduling_ignored_during_execution: Annotated[tuple[TemplateWish, ...], Field(max_length=16)] = ()
+    """What should hold."""
+
+
+class TemplateAffinity(OpenPart):
+    """Near to what and far from what the pods run, as in a pod of Kubernetes."""
+
+    node_affinity: TemplateNodeAffinity | None = None
+    """Which nodes, as in a pod of Kubernetes. It narrows down the nodes that the operator chooses from."""
+
+
+class TemplateVolume(OpenPart):
+    """A volume, as in a pod of Kubernetes."""
+
+    FORBIDDEN = (Forbidden("hostPath", "object", "pods must not read or write the node's folders"),)
+
+    name: Annotated[ShortName, UNRESERVED_NAME]
+    """The name that volumeMounts refer to."""
+
+
+class TemplateSpec(OpenPart):
+    """The rest of the pod, as in a pod of Kubernetes."""
+
+    FORBIDDEN = (
+        Forbidden("nodeName", "string", _OPERATOR_CHOOSES),
+        Forbidden("schedulerName", "string", "the cluster's own scheduler binds the pods"),
+        Forbidden("schedulingGates", "array", "the operator decides when pods may start"),
+        Forbidden("schedulingGroup", "object", _TOGETHER),
+        Forbidden("workloadRef", "object", _TOGETHER),
+        Forbidden("priorityClassName", "string", _USE_PRIORITY),
+        Forbidden("priority", "integer", _USE_PRIORITY),
+        Forbidden("preemptionPolicy", "string", _USE_PRIORITY),
+        Forbidden("restartPolicy", "string", _OPERATOR_OWNS),
+        Forbidden("hostname", "string", _OPERATOR_OWNS),
+        Forbidden("hostnameOverride", "string", _OPERATOR_OWNS),
+        Forbidden("subdomain", "string", _OPERATOR_OWNS),
+        Forbidden("hostPID", "boolean", "pods must not share the node's processes"),
+        Forbidden("hostIPC", "boolean", "pods must not share the node's memory segments"),
+        Forbidden("hostNetwork", "boolean", "pods must not use the node's network"),
+        Forbidden("resourceClaims", "array", _COUNT_ONLY),
+        Forbidden("overhead", "object", "the RuntimeClass sets it"),
+        Forbidden("ephemeralContainers", "array", "they are for pods that run already"),
+    )
+
+    containers: Annotated[tuple[TemplateContainer, ...], Field(max_length=16)] = ()
+    """Containers of the pods. The one named main runs the image of the spec."""
+    init_containers: Annotated[tuple[TemplateContainer, ...], Field(max_length=16)] = ()
+    """Containers that run before the others, or beside them with restartPolicy Always."""
+    resources: TemplateResources | None = None
+    """What the whole pod asks for. GPUs cannot be asked for here."""
+    tolerations: Annotated[tuple[TemplateToleration, ...], Field(max_length=32)] = ()
+    """Taints that the pods tolerate, besides those of the GPUs."""
+    node_selector: Annotated[LabelMap, Field(max_length=32), _NO_OWN_KEYS, LABELS_RULE] = Field(default_factory=dict)
+    """Labels of the nodes that the operator chooses from, with exactly these values."""
+    affinity: TemplateAffinity | None = None
+    """Near to what and far from what the pods run."""
+    volumes: Annotated[tuple[TemplateVolume, ...], Field(max_length=32)] = ()
+    """Volumes of the pods, as in a pod of Kubernetes."""
+    termination_grace_period_seconds: Annotated[Int, Field(ge=0, le=3600)] | None = None
+    """How long the pods have to end before they are killed. For a TrainingJob use checkpoint.gracePeriod instead."""
+
+
+class Template(Part):
+    """A partial PodTemplateSpec: what pods need beyond the other fields of the spec."""
+
+    metadata: TemplateMetadata | None = None
+    """Labels and annotations of the pods."""
+    spec: TemplateSpec | None = None
+    """The rest of the pod, as in a pod of Kubernetes."""
+
+
+class _Judged:
+    """Checks the template by the models above, and shows their schema instead of an open one."""
+
+    def __get_pydantic_core_schema__(self, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(_judge, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(Template.__pydantic_core_schema__)
+
+
+def _judge(template: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        Template.model_validate(template)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+        raise ValueError(f"{path.removeprefix('.')}: {first['msg']}") from error
     return template
 
 
-PodTemplate = Annotated[dict[str, JsonValue], AfterValidator(_refuse_escape), WithJsonSchema(template_schema())]
+PodTemplate = Annotated[dict[str, JsonValue], _Judged()]

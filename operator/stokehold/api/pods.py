@@ -1,11 +1,12 @@
 """The parts of a pod that users may write at the top of a spec: environment, resources, volumes."""
 
+import re
 from typing import Annotated
 
 from pydantic import Field
 
 from stokehold.api.base import Bool, Part, RawObject, Rule
-from stokehold.api.fields import AbsolutePath, ObjectName, ShortName, exactly_one
+from stokehold.api.fields import AbsolutePath, ObjectName, ShortName, exactly_one, unique_by
 from stokehold.api.quantities import Quantity
 
 # Resources that a container may ask for; GPUs are counted by the kinds' own fields, or two ledgers would disagree.
@@ -17,14 +18,30 @@ RESOURCES_MESSAGE = (
 )
 
 
-# The one variable by which a container without a GPU request could take every GPU of its node.
-VARIABLE_MESSAGE = "must not be NVIDIA_VISIBLE_DEVICES: the node decides which GPUs the container sees"
-CEL_ALLOWED_VARIABLE = "self.name != 'NVIDIA_VISIBLE_DEVICES'"
+# Variables by which a container without a GPU request could take every GPU of its node; runtimes obey them.
+DEVICE_VARIABLES = tuple(f"{vendor}_VISIBLE_DEVICES" for vendor in ("NVIDIA", "AMD", "HABANA", "ASCEND"))
+_VARIABLE = re.compile("^[ -<>-~]+$")  # printable ASCII but '=', which is all that Kubernetes takes
 
+VARIABLE_RULES = (
+    Rule(
+        "name must be printable ASCII without '='",
+        cel=f"self.name.matches('{_VARIABLE.pattern}')",
+        holds=lambda variable: _VARIABLE.fullmatch(variable.name) is not None,
+        field=".name",
+    ),
+    Rule(
+        f"name must not be {' or '.join(DEVICE_VARIABLES)}: the node decides which GPUs the container sees",
+        cel=f"!(self.name in {list(DEVICE_VARIABLES)})",
+        holds=lambda variable: variable.name not in DEVICE_VARIABLES,
+        field=".name",
+    ),
+)
 
-def is_allowed_variable(name: str) -> bool:
-    """Say whether a container may set the environment variable."""
-    return name != "NVIDIA_VISIBLE_DEVICES"
+UNRESERVED_NAME = Rule(
+    "must not start with stokehold-, as the operator's own volumes do",
+    cel="!self.startsWith('stokehold-')",
+    holds=lambda name: not name.startswith("stokehold-"),
+)
 
 
 def is_allowed_resource(name: str) -> bool:
@@ -118,18 +135,7 @@ class EnvVar(Part):
             cel="!(has(self.value) && has(self.valueFrom))",
             holds=lambda env: env.value is None or env.value_from is None,
         ),
-        Rule(
-            "name must not contain '='",
-            cel="!self.name.contains('=')",
-            holds=lambda env: "=" not in env.name,
-            field=".name",
-        ),
-        Rule(
-            f"name {VARIABLE_MESSAGE}",
-            cel=CEL_ALLOWED_VARIABLE,
-            holds=lambda env: is_allowed_variable(env.name),
-            field=".name",
-        ),
+        *VARIABLE_RULES,
     )
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
@@ -195,7 +201,7 @@ class Volume(Part):
         ),
     )
 
-    name: ShortName
+    name: Annotated[ShortName, UNRESERVED_NAME]
     """The name that volumeMounts refer to."""
     persistent_volume_claim: ClaimSource | None = None
     """A PersistentVolumeClaim in the same namespace."""
@@ -234,5 +240,5 @@ class VolumeMount(Part):
 
 Env = Annotated[tuple[EnvVar, ...], Field(max_length=256)]
 EnvFroms = Annotated[tuple[EnvFrom, ...], Field(max_length=32)]
-Volumes = Annotated[tuple[Volume, ...], Field(max_length=32)]
-VolumeMounts = Annotated[tuple[VolumeMount, ...], Field(max_length=64)]
+Volumes = Annotated[tuple[Volume, ...], Field(max_length=32), unique_by("name")]
+VolumeMounts = Annotated[tuple[VolumeMount, ...], Field(max_length=64), unique_by("mountPath")]

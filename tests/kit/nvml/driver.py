@@ -133,8 +133,10 @@ def build(directory: Path, *, old_driver: bool = False) -> Path:
     library = directory / "libnvidia-ml.so.1"
     flags = ["-DOLD_DRIVER"] if old_driver else []
     subprocess.run(  # noqa: S603 - our own source
-        ["gcc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *flags]
-        + ["-Wl,-soname,libnvidia-ml.so.1", str(SOURCE), "-o", str(library)],
+        [
+            *("gcc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *flags),
+            *("-Wl,-soname,libnvidia-ml.so.1", str(SOURCE), "-o", str(library)),
+        ],
         check=True,
     )
     return library

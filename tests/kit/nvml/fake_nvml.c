@@ -163,15 +163,13 @@ const char *nvmlErrorString(int result) {
   }
 }
 
-int nvmlSystemGetDriverVersion(char *version, unsigned length) {
-  int result = enter(__func__, EVERY_GPU);
-  return result != OK ? result : copy(version, length, control->driver);
-}
-
-int nvmlSystemGetNVMLVersion(char *version, unsigned length) {
-  int result = enter(__func__, EVERY_GPU);
-  return result != OK ? result : copy(version, length, control->driver);
-}
+#define VERSION(name)                                                      \
+  int name(char *version, unsigned length) {                               \
+    int result = enter(__func__, EVERY_GPU);                               \
+    return result != OK ? result : copy(version, length, control->driver); \
+  }
+VERSION(nvmlSystemGetDriverVersion)
+VERSION(nvmlSystemGetNVMLVersion)
 
 int nvmlDeviceGetCount_v2(unsigned *count) {
   int result = enter(__func__, EVERY_GPU);
@@ -199,17 +197,18 @@ int nvmlDeviceGetName(device h, char *name, unsigned length) {
   return copy(name, length, mig_of(h) ? mig_device_of(h)->name : control->gpus[gpu_of(h)].name);
 }
 
-int nvmlDeviceGetMinorNumber(device h, unsigned *minor) {
-  ENTER(h);
-  *minor = control->gpus[gpu_of(h)].minor;
-  return OK;
-}
-
-int nvmlDeviceGetPersistenceMode(device h, unsigned *mode) {
-  ENTER(h);
-  *mode = control->gpus[gpu_of(h)].persistence;
-  return OK;
-}
+/* A number that a whole GPU has and a MIG device has not, and the other way round. */
+#define NUMBER(name, is_there, value)       \
+  int name(device h, unsigned *number) {    \
+    ENTER(h);                               \
+    if (!(is_there)) return NOT_SUPPORTED;  \
+    *number = (value);                      \
+    return OK;                              \
+  }
+#define GPU_NUMBER(name, member) NUMBER(name, mig_of(h) == 0, control->gpus[gpu_of(h)].member)
+#define MIG_NUMBER(name, member) NUMBER(name, mig_of(h) != 0, mig_device_of(h)->member)
+GPU_NUMBER(nvmlDeviceGetMinorNumber, minor)
+GPU_NUMBER(nvmlDeviceGetPersistenceMode, persistence)
 
 struct pci { char legacy[16]; unsigned domain, bus, dev, id, subsystem; char bus_id[32]; };
 _Static_assert(sizeof(struct pci) == 68, "nvmlPciInfo_t");
@@ -286,19 +285,8 @@ int nvmlDeviceGetMemoryInfo_v2(device h, struct memory_v2 *memory) {
   return OK;
 }
 
-int nvmlDeviceGetPowerUsage(device h, unsigned *milliwatts) {
-  ENTER(h);
-  if (mig_of(h)) return NOT_SUPPORTED;
-  *milliwatts = control->gpus[gpu_of(h)].power_mw;
-  return OK;
-}
-
-int nvmlDeviceGetEnforcedPowerLimit(device h, unsigned *milliwatts) {
-  ENTER(h);
-  if (mig_of(h)) return NOT_SUPPORTED;
-  *milliwatts = control->gpus[gpu_of(h)].power_limit_mw;
-  return OK;
-}
+GPU_NUMBER(nvmlDeviceGetPowerUsage, power_mw)
+GPU_NUMBER(nvmlDeviceGetEnforcedPowerLimit, power_limit_mw)
 
 /* The counter grows by the power since the last look. */
 int nvmlDeviceGetTotalEnergyConsumption(device h, uint64_t *millijoules) {
@@ -349,16 +337,6 @@ PROCESSES(nvmlDeviceGetComputeRunningProcesses_v3, COMPUTE)
 PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v3, GRAPHICS)
 PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v3, MPS)
 #endif
-
-struct process_utilization { unsigned pid; uint64_t at_us; unsigned sm, memory, encoder, decoder; };
-
-int nvmlDeviceGetProcessUtilization(device h, struct process_utilization *samples, unsigned *count,
-                                    uint64_t after) {
-  ENTER(h);
-  WHOLE_GPU_ONLY(h);
-  (void)samples, (void)count, (void)after;
-  return NOT_FOUND;
-}
 
 /* ---- how a device feels ---- */
 
@@ -417,24 +395,5 @@ int nvmlDeviceGetMigDeviceHandleByIndex(device h, unsigned index, device *mig) {
   return OK;
 }
 
-int nvmlDeviceGetGpuInstanceId(device h, unsigned *id) {
-  ENTER(h);
-  if (!mig_of(h)) return NOT_SUPPORTED;
-  *id = mig_device_of(h)->gi;
-  return OK;
-}
-
-int nvmlDeviceGetComputeInstanceId(device h, unsigned *id) {
-  ENTER(h);
-  if (!mig_of(h)) return NOT_SUPPORTED;
-  *id = mig_device_of(h)->ci;
-  return OK;
-}
-
-struct gpm_support { unsigned version, supported; };
-
-int nvmlGpmQueryDeviceSupport(device h, struct gpm_support *support) {
-  ENTER(h);
-  support->supported = 0;
-  return OK;
-}
+MIG_NUMBER(nvmlDeviceGetGpuInstanceId, gi)
+MIG_NUMBER(nvmlDeviceGetComputeInstanceId, ci)

@@ -23,6 +23,17 @@ Crons = Annotated[tuple[Cron, ...], Field(max_length=16)]
 class Storage(Part):
     """The files of the workspace. They survive every stop and go only with the workspace itself."""
 
+    RULES = (
+        Rule(
+            "storageClassName cannot be set, changed or removed later: a volume stays where it is",
+            cel=(
+                "has(self.storageClassName) == has(oldSelf.storageClassName)"
+                " && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)"
+            ),
+            field=".storageClassName",
+        ),
+    )
+
     size: Annotated[
         Quantity,
         Rule(
@@ -41,10 +52,7 @@ class Storage(Part):
     """How much room there is, for example 50Gi."""
     mount_path: AbsolutePath = "/home/dev"
     """Where the files appear in the container."""
-    storage_class_name: Annotated[
-        ObjectName | None,
-        Rule("cannot be changed: a volume stays where it is", cel="self == oldSelf"),
-    ] = None
+    storage_class_name: ObjectName | None = None
     """The StorageClass of the volume. Left out, it is the cluster's default. It cannot be changed."""
 
 

@@ -32,7 +32,7 @@ class Beneficiary(Part):
     """Its name."""
     uid: Annotated[str, Field(min_length=1, max_length=64)]
     """Its metadata.uid. A node is never bought twice for one attempt of one uid."""
-    attempt: Annotated[Int, Field(ge=1)] = 1
+    attempt: Annotated[Int, Field(ge=1, le=1_000_000)] = 1
     """The attempt of the job that the node is for. The first is 1."""
 
 

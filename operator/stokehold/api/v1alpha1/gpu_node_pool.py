@@ -15,8 +15,10 @@ from stokehold.api.fields import (
     LabelKey,
     Labels,
     ShortName,
+    SomeLabels,
     exactly_one,
     unique,
+    unique_by,
 )
 from stokehold.api.money import Amount, Currency, PositiveAmount
 from stokehold.api.quantities import Quantity
@@ -158,7 +160,7 @@ class GPUNodePoolSpec(Part):
         ),
     )
 
-    node_selector: Annotated[Labels, Field(min_length=1)] | None = None
+    node_selector: SomeLabels | None = None
     """The labels of the nodes that are the pool, all with exactly these values. Set this or provider."""
     provider: Provider | None = None
     """Where the nodes of the pool come from when they are needed. Set this or nodeSelector."""
@@ -204,6 +206,7 @@ class GPUNodePoolSpec(Part):
             max_length=8,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["alias"]},
         ),
+        unique_by("alias"),
     ] = ()
     """The levels of the topology, the widest first, for example zone, then rack."""
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from stokehold.api.base import Column, Int, Kind, Part, Resource, Rule
 from stokehold.api.conditions import Conditions
 from stokehold.api.durations import Duration, between
-from stokehold.api.fields import DataClasses, GpuType, LabelKey, Labels, ObjectName, unique
+from stokehold.api.fields import DataClasses, GpuType, LabelKey, Labels, ObjectName, unique, unique_by
 from stokehold.api.money import Amount, Currency, PositiveAmount
 from stokehold.api.times import Timestamp
 
@@ -122,11 +122,7 @@ class GPUQueueSpec(Part):
             max_length=64,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["gpuType"]},
         ),
-        Rule(
-            "must name each gpuType once",
-            cel="self.all(one, self.exists_one(other, other.gpuType == one.gpuType))",
-            holds=lambda quotas: len({quota.gpu_type for quota in quotas}) == len(quotas),
-        ),
+        unique_by("gpuType"),
     ] = ()
     """How many GPUs of each type the queue has. GPUs of a type that is not listed can only be borrowed."""
     preemption: Preemption = Preemption()

@@ -54,9 +54,9 @@ class Replicas(Part):
     """The fewest replicas. With 0 the pool can be scaled to nothing while nobody asks it anything."""
     max: Annotated[Int, Field(ge=1, le=1000)]
     """The most replicas."""
-    desired: Count | None = None
-    """Written only through the scale subresource, by a HorizontalPodAutoscaler, KEDA or kubectl scale. While it is
-    set, the operator follows it between min and max and leaves its own metrics aside."""
+    desired: Count = 1  # with a default, for the API server serves no scale without the field
+    """How many replicas an external autoscaler wants. Written only through the scale subresource, by a
+    HorizontalPodAutoscaler, KEDA or kubectl scale, and followed between min and max while scaling.mode is External."""
 
 
 class Metric(Part):
@@ -97,6 +97,9 @@ class ScheduledFloor(Part):
 class Scaling(Part):
     """How the number of replicas follows the load."""
 
+    mode: Literal["Operator", "External"] = "Operator"
+    """Who decides: the Operator by the fields below, or an External autoscaler by the scale subresource. Two of them
+    would undo each other's work, so each leaves the other alone."""
     metrics: Annotated[tuple[Metric, ...], Field(max_length=8)] = ()
     """What the load is measured by. The measure that asks for most replicas decides. Left out, it is the engine's
     queue and its requests in work."""
