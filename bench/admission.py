@@ -183,7 +183,7 @@ class Bench:
             f"/api/v1/{base}/events",
         ):
             await asyncio.to_thread(self._cluster.kubectl, "delete", "--raw", path)
-        while await asyncio.to_thread(
+        while await asyncio.to_thread(  # noqa: ASYNC110 - kubectl has no event to wait for
             self._cluster.kubectl, "-n", NAMESPACE, "get", "pods,jobs,tj,services", "-o", "name"
         ):
             await asyncio.sleep(1)

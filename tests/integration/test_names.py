@@ -59,12 +59,12 @@ def test_odd_but_valid_text_reaches_the_pod_unchanged(team: Team):
     assert pod["metadata"]["annotations"]["note"] == "🚂" * 2000
 
 
-def test_label_that_no_pod_may_carry_is_reported_not_retried_in_silence(team: Team):
-    team.submit("labelled", podTemplate={"metadata": {"labels": {"team": "训练"}}})
+def test_pod_that_the_server_refuses_is_reported_not_retried_in_silence(team: Team):
+    team.submit("labelled", volumeMounts=[{"name": "absent", "mountPath": "/a"}])
 
     wait_until(lambda: team.reason("labelled") == "CreationRefused", 20, lambda: team.status("labelled"))
 
-    assert "metadata.labels" in team.status("labelled")["queue"]["message"]
+    assert "volumeMounts" in team.status("labelled")["queue"]["message"]
 
 
 def _refusal(team: Team, name: str) -> str:

@@ -196,12 +196,14 @@ def _checkpoint(spec: Manifest, job: Job) -> None:
     checkpoint = job.spec.checkpoint
     if checkpoint is None:
         return
+    if checkpoint.claim_name is None:
+        spec["terminationGracePeriodSeconds"] = max(1, round(checkpoint.grace_period.seconds))
+        return  # the program saves to an object store by itself
     _main(spec).setdefault("volumeMounts", []).append({"name": "stokehold-checkpoint", "mountPath": checkpoint.path})
     spec.setdefault("volumes", []).append(
         {"name": "stokehold-checkpoint", "persistentVolumeClaim": {"claimName": checkpoint.claim_name}}
     )
-    if checkpoint.grace_period is not None:
-        spec["terminationGracePeriodSeconds"] = max(1, round(checkpoint.grace_period.seconds))
+    spec["terminationGracePeriodSeconds"] = max(1, round(checkpoint.grace_period.seconds))
 
 
 def _pin(spec: Manifest, node: str) -> None:
