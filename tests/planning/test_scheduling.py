@@ -1,0 +1,138 @@
+"""The scheduling planner on values: whole gangs or nothing, never more than there is, always a reason."""
+
+from collections import Counter
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders import GPU, NOW, a_job, a_node, a_snapshot
+from stokehold.model.actions import AdmitJob, FinishJob, WriteJobStatus
+from stokehold.model.snapshot import Job, Pod, Snapshot, Worker
+from stokehold.planning.scheduling.plan import plan_scheduling
+from stokehold.planning.scheduling.settings import SchedulingSettings
+
+SETTINGS = SchedulingSettings()
+
+
+def plan(snapshot: Snapshot) -> list[object]:
+    return list(plan_scheduling(snapshot, SETTINGS))
+
+
+def a_worker(job: Job, index: int, phase: str, attempt: int = 1, size: int = 1, **fields: object) -> Pod:
+    worker = Worker(job.name, attempt, index, size, 0, "h100", "h100", "on-prem", tuple(["n1"] * size))
+    return Pod(
+        namespace=job.namespace,
+        name=f"{job.name}-{attempt}-{index}",
+        uid=f"pod-{index}",
+        phase=phase,
+        requests={GPU: 1},
+        node="n1",
+        bound=True,
+        owner_uid=job.uid,
+        worker=worker,
+        tracked=True,
+        created_at=NOW,
+        started_at=NOW,
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def test_gang_that_does_not_fit_whole_is_told_why_and_gets_no_pod():
+    nodes = [a_node(f"n{i}") for i in range(3)]
+
+    actions = plan(a_snapshot(nodes, [a_job(numNodes=4, gpusPerNode=8)]))
+
+    assert [type(action) for action in actions] == [WriteJobStatus]
+    queue = actions[0].status["queue"]
+    assert queue["reason"] == "WaitingForCapacity"
+    assert queue["details"] == {"requested": 32, "available": 24, "unit": "GPUs"}
+
+
+def test_small_job_goes_to_the_fullest_node_that_takes_it():
+    nodes = [a_node("a"), a_node("b")]
+
+    actions = plan(a_snapshot(nodes, [a_job()], {"b": {GPU: 7}}))
+
+    assert actions[0].placement.nodes == ("b",)
+
+
+def test_required_topology_keeps_a_gang_in_one_rack():
+    rack = "topology.kubernetes.io/rack"
+    nodes = [a_node(f"n{i}", labels={rack: f"r{i % 2}"}) for i in range(4)]
+
+    actions = plan(a_snapshot(nodes, [a_job(numNodes=2, gpusPerNode=8, topology={"required": "rack"})]))
+
+    chosen = {node.labels[rack] for node in nodes if node.name in actions[0].placement.nodes}
+    assert len(chosen) == 1
+
+
+def test_higher_priority_and_age_go_first():
+    young, old = a_job("young", age=10, gpusPerNode=8), a_job("old", age=100, gpusPerNode=8)
+
+    actions = plan(a_snapshot([a_node()], [young, old]))
+
+    assert [a.job.name for a in actions if isinstance(a, AdmitJob)] == ["old"]
+
+
+def test_cordoned_node_is_not_used():
+    actions = plan(a_snapshot([a_node(unschedulable=True)], [a_job()]))
+
+    assert not any(isinstance(action, AdmitJob) for action in actions)
+
+
+def test_all_workers_succeeded_finishes_the_job_with_a_proof():
+    job = a_job(numNodes=2)
+    job = replace(job, pods=tuple(a_worker(job, i, "Succeeded", size=2, finished_at=NOW) for i in range(2)))
+
+    actions = plan(a_snapshot([a_node()], [job]))
+
+    assert [(type(a), a.proof.outcome) for a in actions] == [(FinishJob, "Succeeded")]
+
+
+def test_refusal_by_the_kubelet_counts_no_restart():
+    job = a_job()
+    job = replace(job, pods=(a_worker(job, 0, "Failed", reason="UnexpectedAdmissionError"),))
+
+    actions = plan(a_snapshot([a_node()], [job]))
+
+    assert actions[0].status["attempt"] == 2
+    assert actions[0].status["restarts"] == 0
+
+
+def test_failure_beyond_the_last_restart_is_final():
+    job = a_job(failurePolicy={"maxRestarts": 0})
+    job = replace(job, pods=(a_worker(job, 0, "Failed", exit_code=3),))
+
+    actions = plan(a_snapshot([a_node()], [job]))
+
+    assert actions[0].proof.outcome == "Failed"
+    assert "exit code 3" in actions[0].proof.message
+
+
+jobs = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9), st.integers(1, 600)), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 10)), min_size=1, max_size=8), jobs)
+def test_no_plan_overbooks_splits_a_gang_or_depends_on_order(nodes: list, jobs: list):
+    named = [a_node(f"n{i}", gpus=has) for i, (has, _) in enumerate(nodes)]
+    used = {f"n{i}": {GPU: taken} for i, (_, taken) in enumerate(nodes)}
+    made = [a_job(f"j{i}", numNodes=n, gpusPerNode=g, age=age) for i, (n, g, age) in enumerate(jobs)]
+
+    actions = plan(a_snapshot(named, made, used))
+
+    admitted = [action for action in actions if isinstance(action, AdmitJob)]
+    booked: Counter[str] = Counter()
+    for action in admitted:
+        assert len(action.placement.nodes) == action.job.spec.num_nodes == len(action.missing)
+        for node in action.placement.nodes:
+            booked[node] += action.job.spec.gpus_per_node
+    for i, (has, taken) in enumerate(nodes):
+        assert booked[f"n{i}"] <= max(0, has - taken)
+    shuffled = plan(a_snapshot(named[::-1], made[::-1], used))
+    assert _placements(shuffled) == _placements(actions)
+
+
+def _placements(actions: list[object]) -> set[tuple[str, tuple[str, ...]]]:
+    return {(a.job.name, a.placement.nodes) for a in actions if isinstance(a, AdmitJob)}
