@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo test unit check format bench generate lock e2e cluster-up cluster-down binaries clean
+.PHONY: help setup demo test unit check format bench generate lock cluster-up cluster-down binaries clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -45,8 +45,8 @@ format: setup ## Format and apply the safe fixes
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 
-bench: binaries ## Run one benchmark: make bench NAME=admission|planner
-	$(RUN)/python -m bench.$(or $(NAME),planner)
+bench: binaries ## Run one benchmark: make bench NAME=admission|informer|agent
+	$(RUN)/python -m bench.$(or $(NAME),admission)
 
 generate: setup ## Write crds/, the chart's copies and docs/reference/ from the models
 	$(RUN)/python -m hack.generate
@@ -54,9 +54,6 @@ generate: setup ## Write crds/, the chart's copies and docs/reference/ from the 
 lock: ## Renew requirements.lock from pyproject.toml
 	$(RUN)/python -m pip install --quiet uv
 	$(RUN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --group dev pyproject.toml hack/build-requirements.in -o requirements.lock
-
-e2e: binaries ## User-level scenarios: make e2e CLUSTER=local|kind|current
-	$(RUN)/python -m pytest e2e --target $(or $(CLUSTER),local)
 
 cluster-up: binaries ## Start a local cluster; the last line is the KUBECONFIG to export
 	@$(RUN)/python -m hack.cluster up
