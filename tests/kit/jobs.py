@@ -22,7 +22,10 @@ class Team:
     @classmethod
     def create(cls, cluster: LocalCluster, namespace: str) -> Self:
         cluster.kubectl("create", "namespace", namespace)
-        return cls(cluster, namespace)
+        made = cls(cluster, namespace)
+        # Without it no pod can be created; the controller manager makes it, after an outage only in a while.
+        wait_until(lambda: made.kubectl("get", "serviceaccount", "default", "--ignore-not-found"), 90)
+        return made
 
     def delete(self) -> None:
         """Free what the test holds, and let the namespace go in the background."""
