@@ -140,7 +140,9 @@ def ensure(names: Iterable[str] = ()) -> Binaries:
         paths |= provided
         if provided.keys() == tool.commands.keys():
             continue
-        go = go or toolchain.find(cache)
+        if go is None:
+            with _lock(cache / "go.lock"):  # it may have to be installed into the cache
+                go = toolchain.find(cache)
         folder = cache / "tools" / f"{tool.name}-{digest(tool, go.version)}"
         paths |= {name: folder / name for name in tool.commands if name not in provided}
         if not _is_complete(folder, tool.commands.keys() - provided.keys()):
@@ -238,7 +240,7 @@ def _manifest(folder: Path) -> dict[str, dict[str, int | str]]:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """One build at a time per cache; the kernel drops the lock when its holder dies."""
+    """One build or installation at a time per cache; the kernel drops the lock when its holder dies."""
     with path.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

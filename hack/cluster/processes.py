@@ -66,7 +66,9 @@ class Processes:
         """The servers that run now."""
         return {name: process.pid for name, process in self._running().items()}
 
-    def wait_ready(self, name: str, is_ready: Callable[[], bool], seconds: float) -> None:
+    def wait_ready(
+        self, name: str, is_ready: Callable[[], bool], seconds: float, poll_seconds: float = POLL_SECONDS
+    ) -> None:
         """Returns when the server answers; raises with its log when it ends or time runs out."""
         deadline = time.monotonic() + seconds
         while not is_ready():
@@ -74,7 +76,7 @@ class Processes:
                 raise ServerError(f"{name} ended:\n{self._tail(name)}")
             if time.monotonic() > deadline:
                 raise ServerError(f"{name} not ready after {seconds:.0f} s:\n{self._tail(name)}")
-            time.sleep(POLL_SECONDS)
+            time.sleep(poll_seconds)
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Sends a signal to one running server."""
