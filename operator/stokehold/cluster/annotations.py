@@ -1,13 +1,22 @@
 """Annotations that only this operator writes and reads on its pods; the labels are part of the API (api/names)."""
 
+import msgspec
+
 from stokehold.api.names import KEY_PREFIX
 
-GANG_SIZE = f"{KEY_PREFIX}gang-size"
-RESTARTS = f"{KEY_PREFIX}restarts"
-PLACEMENT = f"{KEY_PREFIX}placement"
-"""On the lead worker alone: the node of each index, comma-separated."""
+GANG = f"{KEY_PREFIX}gang"
+"""The gang that a worker belongs to, as JSON. One annotation, not six: each one makes each write of the pod dearer."""
 JOB_NAME = f"{KEY_PREFIX}job-name"
 """The job's whole name, where it is too long for the label."""
-POOL = f"{KEY_PREFIX}pool"
-GPU_TYPE = f"{KEY_PREFIX}gpu-type"
-CAPACITY = f"{KEY_PREFIX}capacity"
+
+
+class Gang(msgspec.Struct, rename="camel", omit_defaults=True):
+    """The value of the annotation GANG."""
+
+    size: int
+    restarts: int = 0
+    pool: str = ""
+    gpu_type: str = ""
+    capacity: str = ""
+    nodes: tuple[str, ...] = ()
+    """The node of each index, on the lead worker alone."""

@@ -35,7 +35,7 @@ from stokehold.observability import logs
 T = TypeVar("T")
 
 FIELD_MANAGER = "stokehold"
-MOST_AT_ONCE = 64
+MOST_AT_ONCE = 32
 """Calls in flight. More only lengthens the API server's queue."""
 
 log = logs.get("apply")

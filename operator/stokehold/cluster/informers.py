@@ -98,6 +98,7 @@ class Informer(Generic[T]):
         self._record = record
         self._store = Store(listener)
         self._objects: msgspec.json.Decoder[Any] = msgspec.json.Decoder(wire)
+        self._identities = msgspec.json.Decoder(OnlyMetadata)
         self._alive_at = clock()
         self._synced = asyncio.Event()
         self._failures = 0
@@ -215,7 +216,7 @@ class Informer(Generic[T]):
         event = _decode(line, WatchLine)
         match event.type:
             case "ADDED" | "MODIFIED":
-                self._store.take_event(self._read(event.object))
+                self._take_object(event.object)
             case "DELETED":
                 gone = _decode(event.object, OnlyMetadata).metadata
                 version = _version(gone.resource_version)
@@ -230,6 +231,18 @@ class Informer(Generic[T]):
         self._alive_at = self._clock()
         self.last_error = None
         self._record(self.resource.plural, "event")
+
+    def _take_object(self, raw: msgspec.Raw) -> None:
+        """An added or changed object; one that the reply to our own write has told of is not converted again."""
+        try:
+            meta = self._identities.decode(raw).metadata
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise UnavailableError(0, "Garbled", f"{error}: {bytes(raw)[:80]!r}") from error
+        version = _version(meta.resource_version)
+        if self._store.knows(key_of(meta), meta.uid, version):
+            self._store.advance(version)
+        else:
+            self._store.take_event(self._read(raw))
 
     def _read(self, raw: msgspec.Raw) -> Arrival[T]:
         """An object of a list or an event; what cannot be read becomes a failure, not an error."""

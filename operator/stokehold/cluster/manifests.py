@@ -5,6 +5,8 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
+import msgspec
+
 from stokehold.api.names import (
     API_VERSION,
     ATTEMPT_LABEL,
@@ -14,7 +16,7 @@ from stokehold.api.names import (
     TRACKING_FINALIZER,
 )
 from stokehold.api.times import format_time
-from stokehold.cluster.annotations import CAPACITY, GANG_SIZE, GPU_TYPE, JOB_NAME, PLACEMENT, POOL, RESTARTS
+from stokehold.cluster.annotations import GANG, JOB_NAME, Gang
 from stokehold.model import names
 from stokehold.model.actions import AdmitJob, Note
 from stokehold.model.demand import worker_pod
@@ -40,7 +42,9 @@ def worker(action: AdmitJob, index: int) -> Manifest:
         "finalizers": [TRACKING_FINALIZER],
         "ownerReferences": [owner_reference(job)],
     }
-    spec = strategic_merge(shaped["spec"], {"containers": [_main_container(action, index, shaped["spec"])]})
+    main = _main_container(action, index, shaped["spec"])
+    spec = strategic_merge(shaped["spec"], {"containers": [main]})
+    _main(spec)["env"] = main["env"]  # a merge keeps the user's variables in front, where ours would be unknown
     _identity(spec, action, index)
     _shared_memory(spec)
     _checkpoint(spec, job)
@@ -122,17 +126,17 @@ def _labels(job: Job) -> dict[str, str]:
 
 def _annotations(action: AdmitJob, index: int) -> dict[str, str]:
     placement = action.placement
-    annotations = {
-        GANG_SIZE: str(len(placement.nodes)),
-        RESTARTS: str(action.restarts),
-        POOL: placement.pool,
-        GPU_TYPE: placement.gpu_type,
-        CAPACITY: placement.capacity,
-    }
+    gang = Gang(
+        size=len(placement.nodes),
+        restarts=action.restarts,
+        pool=placement.pool,
+        gpu_type=placement.gpu_type,
+        capacity=placement.capacity,
+        nodes=placement.nodes if index == 0 else (),
+    )
+    annotations = {GANG: msgspec.json.encode(gang).decode()}
     if names.label_value(action.job.name) != action.job.name:
         annotations[JOB_NAME] = action.job.name
-    if index == 0:
-        annotations[PLACEMENT] = ",".join(placement.nodes)
     return annotations
 
 

@@ -17,9 +17,9 @@ from stokehold.api.names import (
 )
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePool
 from stokehold.api.v1alpha1.gpu_queue import GPUQueue
-from stokehold.api.v1alpha1.training_job import TrainingJob, TrainingJobStatus
+from stokehold.api.v1alpha1.training_job import FAILED, SUCCEEDED, TrainingJob, TrainingJobStatus
 from stokehold.cluster import wire
-from stokehold.cluster.annotations import CAPACITY, GANG_SIZE, GPU_TYPE, JOB_NAME, PLACEMENT, POOL, RESTARTS
+from stokehold.cluster.annotations import GANG, JOB_NAME, Gang
 from stokehold.model import accounting
 from stokehold.model.demand import demand_of
 from stokehold.model.snapshot import (
@@ -39,6 +39,9 @@ from stokehold.model.taints import Taint
 SETTLE = timedelta(seconds=30)
 """A device plugin that came back is trusted after this: it often flaps."""
 
+
+LARGEST_GANG = 4096
+"""What the API allows in spec.numNodes."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -142,8 +145,9 @@ def read_job(raw: wire.OwnKind, known: "Job | Unreadable | None" = None) -> "Job
     """A TrainingJob without its pods; the spec of `known`, the value read before, is taken over if it is the same."""
     meta = raw.metadata
     try:
-        if isinstance(known, Job) and known.uid == meta.uid and known.generation == meta.generation:
-            spec, status, demand = known.spec, _status(raw.status), known.demand
+        status = _status(raw.status) if _is_same(known, meta) else None
+        if isinstance(known, Job) and status is not None:
+            spec, demand = known.spec, known.demand
         else:
             parsed = TrainingJob.read(_document("TrainingJob", raw))
             spec, status, demand = parsed.spec, parsed.status or TrainingJobStatus(), demand_of(parsed.spec)
@@ -159,7 +163,7 @@ def read_job(raw: wire.OwnKind, known: "Job | Unreadable | None" = None) -> "Job
         spec=spec,
         status=status,
         demand=demand,
-        proof=_proof(meta.annotations),
+        proof=_proof(meta.annotations, status),
         deleting=meta.deletion_timestamp is not None,
     )
 
@@ -180,15 +184,23 @@ def _document(kind: str, raw: wire.OwnKind) -> dict[str, Any]:
     return {"kind": kind, "metadata": {"name": raw.metadata.name}, "spec": raw.spec, "status": raw.status}
 
 
-def _status(raw: Mapping[str, Any]) -> TrainingJobStatus:
-    return TrainingJobStatus.model_validate(raw, extra="ignore")
+def _is_same(known: Job | Unreadable | None, meta: wire.Metadata) -> bool:
+    return isinstance(known, Job) and known.uid == meta.uid and known.generation == meta.generation
+
+
+def _status(raw: Mapping[str, Any]) -> TrainingJobStatus | None:
+    """The status; None when a part of it is strange, and must be left out with more care."""
+    try:
+        return TrainingJobStatus.model_validate(raw, extra="ignore")
+    except ValueError:
+        return None
 
 
 def _first_line(error: ValueError) -> str:
     return "; ".join(line.strip() for line in str(error).splitlines()[1:3]) or str(error)
 
 
-def _proof(annotations: Mapping[str, str]) -> Proof | None:
+def _proof(annotations: Mapping[str, str], status: TrainingJobStatus) -> Proof | None:
     text = annotations.get(FINISHED_ANNOTATION)
     if text is None:
         return None
@@ -196,7 +208,10 @@ def _proof(annotations: Mapping[str, str]) -> Proof | None:
         read = msgspec.json.decode(text, type=ProofText)
     except msgspec.MsgspecError:
         # An annotation that nobody can read still says that the job has ended: never run it again.
-        return Proof("Failed", 1, 0, EPOCH, "Unreadable", "the annotation that proves the end cannot be read")
+        outcome = status.phase if status.phase in (SUCCEEDED, FAILED) else FAILED
+        told = "the annotation that proves the end cannot be read"
+        at = status.completion_time or EPOCH
+        return Proof(outcome, status.attempt or 1, status.restarts or 0, at, "Unreadable", told)
     return Proof(read.outcome, read.attempt, read.restarts, read.completion_time, read.reason, read.message)
 
 
@@ -209,18 +224,22 @@ def proof_text(proof: Proof) -> str:
 def _worker(meta: wire.Metadata) -> Worker | None:
     labels, annotations = meta.labels, meta.annotations
     try:
+        gang = msgspec.json.decode(annotations[GANG], type=Gang)
+        attempt, index = int(labels[ATTEMPT_LABEL]), int(labels[INDEX_LABEL])
+        if attempt < 1 or not 0 <= index < gang.size <= LARGEST_GANG:
+            return None  # labels are anybody's to write; a gang of a billion would stop every plan
         return Worker(
             job=annotations.get(JOB_NAME) or labels[JOB_LABEL],
-            attempt=int(labels[ATTEMPT_LABEL]),
-            index=int(labels[INDEX_LABEL]),
-            gang_size=int(annotations[GANG_SIZE]),
-            restarts=int(annotations.get(RESTARTS, "0")),
-            pool=annotations.get(POOL, ""),
-            gpu_type=annotations.get(GPU_TYPE, ""),
-            capacity=annotations.get(CAPACITY, ""),
-            placement=tuple(annotations[PLACEMENT].split(",")) if PLACEMENT in annotations else (),
+            attempt=attempt,
+            index=index,
+            gang_size=gang.size,
+            restarts=gang.restarts,
+            pool=gang.pool,
+            gpu_type=gang.gpu_type,
+            capacity=gang.capacity,
+            placement=gang.nodes,
         )
-    except (KeyError, ValueError):
+    except (KeyError, ValueError):  # what is no JSON of ours is a ValueError too
         return None
 
 

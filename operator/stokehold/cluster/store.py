@@ -72,6 +72,11 @@ class Store(Generic[T]):
         """A bookmark: nothing has happened up to here."""
         self._stream = max(self._stream, version)
 
+    def knows(self, key: Key, uid: str, version: int) -> bool:
+        """Whether this version, or a newer one, of the object is held: the reply to our own write told of it."""
+        held = self._held.get(key)
+        return held is not None and held.uid == uid and held.version >= version
+
     def take_event(self, arrival: Arrival[T]) -> None:
         """ADDED or MODIFIED."""
         self._upsert(arrival)

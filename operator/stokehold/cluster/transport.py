@@ -15,8 +15,10 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from urllib.parse import quote, urlencode
 
 import aiohttp
+from yarl import URL
 
 from stokehold.cluster import errors
 from stokehold.cluster.connection import Connection
@@ -77,7 +79,6 @@ class Transport:
         self._request_timeout = request_timeout
         self._sleep = sleep
         self._session = aiohttp.ClientSession(
-            base_url=connection.server + "/",
             connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=connection.tls or True),
             # True would look for ~/.netrc and proxies at each request: 0.8 ms of CPU.
             trust_env=False,
@@ -136,6 +137,11 @@ class Transport:
         async with reply:
             yield reply
 
+    def _url(self, request: Request) -> URL:
+        """Quoted once, here: letting aiohttp join and quote it costs a tenth of the request."""
+        query = f"?{urlencode(request.query)}" if request.query else ""
+        return URL(f"{self._connection.server}{quote(request.path)}{query}", encoded=True)
+
     async def _exchange(
         self, request: Request, timeout: aiohttp.ClientTimeout, authorization: str | None
     ) -> aiohttp.ClientResponse:
@@ -149,8 +155,7 @@ class Transport:
             async with asyncio.timeout(self._request_timeout):
                 reply = await self._session.request(
                     request.method,
-                    request.path.lstrip("/"),
-                    params=request.query,
+                    self._url(request),
                     data=request.body,
                     headers=headers,
                     timeout=timeout,

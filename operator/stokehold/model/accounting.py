@@ -54,7 +54,10 @@ def count_requests(
             _raise_to(peak, total((own, sidecars)))
     _raise_to(running, peak)
     if pod_level is not None:
-        running.update(pod_level.amounts())
+        # Without a request of its own a pod-level limit counts only for what no container asks for; huge pages always.
+        limits = amounts(pod_level.limits)
+        running |= {k: v for k, v in limits.items() if k not in running or k.startswith("hugepages-")}
+        running |= amounts(pod_level.requests)
     _add(running, amounts(overhead or {}))
     running[POD_SLOT] = 1
     return {name: min(amount, LARGEST) for name, amount in running.items() if amount}

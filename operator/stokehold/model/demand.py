@@ -4,7 +4,7 @@ Also the pod that the demand is computed from, so that what is planned is what k
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from stokehold.api.names import MAIN_CONTAINER
@@ -67,6 +67,15 @@ class Demand:
     node_selector: tuple[tuple[str, str], ...] = ()
     node_affinity: tuple[tuple[Match, ...], ...] = ()
     """Alternatives; in each, all must hold. Empty means no wish."""
+    hashed: int = field(init=False, repr=False, compare=False)
+    """Computed once: a plan looks demands up thousands of times."""
+
+    def __post_init__(self) -> None:
+        values = (getattr(self, one.name) for one in fields(self) if one.compare)
+        object.__setattr__(self, "hashed", hash(tuple(values)))
+
+    def __hash__(self) -> int:
+        return self.hashed
 
     def accepts(self, labels: Mapping[str, str]) -> bool:
         """Whether the pod's node selector and required affinity allow a node with these labels."""
@@ -103,9 +112,9 @@ def worker_pod(spec: TrainingJobSpec) -> dict[str, Any]:
     Gives {"metadata": {...}, "spec": {...}}; `cluster/manifests` adds the rest when the gang is admitted.
     """
     container: dict[str, Any] = {"name": MAIN_CONTAINER, "image": spec.image}
-    for field in ("command", "args", "env", "env_from", "resources", "volume_mounts"):
-        if value := getattr(spec, field):
-            container[_camel(field)] = _plain(value)
+    for name in ("command", "args", "env", "env_from", "resources", "volume_mounts"):
+        if value := getattr(spec, name):
+            container[_camel(name)] = _plain(value)
     base: dict[str, Any] = {
         "metadata": {},
         "spec": {

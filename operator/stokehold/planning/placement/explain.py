@@ -26,19 +26,22 @@ def explain(shortfall: Shortfall, pools: Collection[Pool]) -> Explanation:
     demand = shortfall.demand
     if not shortfall.candidates:
         return _no_pool(demand, pools)
-    best = max(shortfall.candidates, key=lambda c: (c.free_slots, c.empty_slots))
-    if all(candidate.empty_slots == 0 for candidate in shortfall.candidates):
-        return _too_large(demand, shortfall.candidates)
-    if all(candidate.unknown_level for candidate in shortfall.candidates):
-        return _no_level(demand, shortfall.candidates)
-    if any(candidate.split_by_topology for candidate in shortfall.candidates):
-        return _split(demand, best)
-    return _short(demand, best)
+    peopled = [candidate for candidate in shortfall.candidates if candidate.pool.members]
+    if not peopled:
+        return _no_nodes(demand, shortfall.candidates)
+    if all(candidate.empty_slots == 0 for candidate in peopled):
+        return _too_large(demand, peopled)
+    if all(candidate.unknown_level for candidate in peopled):
+        return _no_level(demand, peopled)
+    if split := [candidate for candidate in peopled if candidate.split_by_topology]:
+        return _split(demand, _roomiest(split))
+    return _short(demand, _roomiest(peopled))
 
 
 def _no_pool(demand: Demand, pools: Collection[Pool]) -> Explanation:
     of_type = [p for p in pools if not demand.gpu_types or any(p.serves_type(t) for t in demand.gpu_types)]
-    of_type = [p for p in of_type if p.gpu_type != NO_GPUS]
+    if demand.gpus or demand.gpu_types:
+        of_type = [p for p in of_type if p.gpu_type != NO_GPUS]
     if not of_type:
         known = ", ".join(sorted({p.gpu_type for p in pools} - {NO_GPUS})) or "none"
         wanted = ", ".join(demand.gpu_types) or "any"
@@ -47,19 +50,35 @@ def _no_pool(demand: Demand, pools: Collection[Pool]) -> Explanation:
             f"no node pool has GPUs of type {wanted}; known types: {known}",
             "Choose one of the known types in spec.gpuTypes, or ask the platform team for a GPUNodePool.",
         )
-    if not any(p.admits_data(demand.data_class) for p in of_type):
+    permitted = [p for p in of_type if p.admits_data(demand.data_class)]
+    if not permitted:
         return Explanation(
             Waiting.NO_MATCHING_FLAVOR,
             f"data class {demand.data_class or 'unset'} may not go to any pool of the right type "
-            f"({', '.join(p.name for p in of_type)})",
+            f"({', '.join(p.name or 'nodes without GPUs' for p in of_type)})",
             "Ask the platform team which pools may hold this data; spec.gpuTypes can name another type.",
         )
-    classes = ", ".join(sorted({p.capacity_class for p in of_type}))
+    classes = ", ".join(sorted({p.capacity_class for p in permitted}))
     return Explanation(
         Waiting.NO_MATCHING_FLAVOR,
         f"the pools of the right type have capacity {classes}, the job allows {', '.join(demand.capacity_classes)}",
         "Add one of these classes to spec.capacity.",
     )
+
+
+def _no_nodes(demand: Demand, candidates: Collection[Candidate]) -> Explanation:
+    names = ", ".join(c.pool.name or "nodes without GPUs" for c in candidates)
+    return Explanation(
+        Waiting.WAITING_FOR_CAPACITY,
+        f"needs room for {_count(demand.min_count, 'worker')} of {_worker(demand)}; {names} has no nodes now",
+        "It starts when nodes join; another type in spec.gpuTypes may be there already.",
+        requested=_amount(demand, demand.min_count),
+        unit=_unit(demand),
+    )
+
+
+def _roomiest(candidates: Collection[Candidate]) -> Candidate:
+    return max(candidates, key=lambda c: (c.free_slots, c.empty_slots))
 
 
 def _too_large(demand: Demand, candidates: Collection[Candidate]) -> Explanation:

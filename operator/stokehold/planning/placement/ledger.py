@@ -15,9 +15,12 @@ from stokehold.model.accounting import LARGEST
 from stokehold.model.demand import Demand
 from stokehold.model.snapshot import Node, Resources, Snapshot
 from stokehold.model.taints import tolerates
-from stokehold.planning.placement.pools import Pool
+from stokehold.planning.placement.pools import Pool, pools_for
 
 Ints = npt.NDArray[np.int64]
+
+MOST_SLOTS = 2**20
+"""No node has room for more workers than this, whatever it claims."""
 
 
 @dataclass(slots=True)
@@ -32,6 +35,10 @@ class Shape:
     position: dict[int, int]
     seen: int
     """How much of the ledger's journal is already in `slots`."""
+    empty_slots: int
+    """How many workers would fit on the pool's nodes if they were all open and empty, with all devices there."""
+    scarcest: tuple[int, str] = (-1, "")
+    """What was short last, and how much of the journal that answer knows."""
 
 
 class Ledger:
@@ -49,17 +56,30 @@ class Ledger:
         self.nodes = [snapshot.nodes[name] for name in self.names]
         self.row = {name: i for i, name in enumerate(self.names)}
         self._columns = _columns(self.pools.values(), demands)
+        self._resources: list[str] = list(self._columns)
         self.allocatable = self._table([node.allocatable for node in self.nodes])
         used = self._table([snapshot.used.get(name, {}) for name in self.names])
         self.free = self.allocatable - used
+        self._whole = self._table([_when_whole(node) for node in self.nodes])
         self._open = np.array([_is_open(node, snapshot) and node.name not in avoid for node in self.nodes], dtype=bool)
         self._journal: list[int] = []
-        self._shapes: dict[tuple[str, Demand], Shape] = {}
+        self._shapes: dict[tuple[object, ...], Shape] = {}
         self._domains: dict[tuple[str, str], Ints] = {}
+        self._members = {name: self._rows(pool.members) for name, pool in self.pools.items()}
+        self._usable: dict[tuple[object, ...], tuple[Ints, dict[int, int]]] = {}
+        self._pools_for: dict[tuple[object, ...], list[Pool]] = {}
+
+    def pools_for(self, demand: Demand) -> list[Pool]:
+        """The pools that may host this gang, best first."""
+        key = (demand.gpus > 0, demand.gpu_types, demand.capacity_classes, demand.data_class)
+        pools = self._pools_for.get(key)
+        if pools is None:
+            pools = self._pools_for[key] = pools_for(demand, self.pools.values())
+        return pools
 
     def shape(self, pool: Pool, demand: Demand) -> Shape:
-        """The shape of one worker of `demand` in `pool`, brought up to date."""
-        key = (pool.name, demand)
+        """The shape of one worker of `demand` in `pool`, brought up to date; gangs of all sizes share it."""
+        key = (pool.name, demand.gpus, demand.requests, *_wishes(demand))
         shape = self._shapes.get(key)
         if shape is None:
             shape = self._shapes[key] = self._make_shape(pool, demand)
@@ -92,43 +112,67 @@ class Ledger:
             self.free[row, shape.columns] -= shape.request
             self._journal.append(row)
 
-    def empty_slots(self, pool: Pool, shape: Shape) -> int:
-        """How many workers would fit on the pool's nodes if they were all open and empty."""
-        rows = [self.row[name] for name in pool.members]
-        return int(_slots(self.allocatable[rows][:, shape.columns], shape.request).sum())
+    def reserve(self, node: str, demand: Demand, gpu_resource: str) -> None:
+        """Keep room on a node for a worker that was promised it before this plan; the node may be gone or full."""
+        row = self.row.get(node)
+        if row is None:
+            return
+        for name, amount in _wanted(demand, gpu_resource).items():
+            if (column := self._columns.get(name)) is not None:
+                self.free[row, column] -= min(amount, LARGEST)
+        self._journal.append(row)
 
     def closed(self, pool: Pool) -> int:
         """How many of the pool's nodes take nothing new: not ready, cordoned, settling or avoided."""
-        return sum(not self._open[self.row[name]] for name in pool.members)
+        return int(np.count_nonzero(~self._open[self._members[pool.name]]))
 
     def scarcest(self, shape: Shape) -> str:
         """The resource of which the shape's nodes have room for the fewest workers; GPUs win a tie."""
         if not len(shape.rows):
             return ""
-        room = np.maximum(self.free[shape.rows][:, shape.columns] // shape.request, 0).sum(axis=0)
-        names = {column: name for name, column in self._columns.items()}
-        ranked = sorted(
-            (int(fits), int(column) != shape.gpu_column, names[int(column)])
-            for fits, column in zip(room, shape.columns, strict=True)
-        )
-        return ranked[0][2]
+        seen, name = shape.scarcest
+        if seen != len(self._journal):
+            name = self._find_scarcest(shape)
+            shape.scarcest = (len(self._journal), name)
+        return name
+
+    def _find_scarcest(self, shape: Shape) -> str:
+        room = _room(self.free[shape.rows][:, shape.columns], shape.request).sum(axis=0)
+        columns: list[int] = shape.columns.tolist()
+        ranked = [
+            (fits, column != shape.gpu_column, column) for fits, column in zip(room.tolist(), columns, strict=True)
+        ]
+        return self._resources[min(ranked)[2]]
 
     def _make_shape(self, pool: Pool, demand: Demand) -> Shape:
-        wanted = dict(demand.requests)
-        if demand.gpus:
-            wanted[pool.gpu_resource] = wanted.get(pool.gpu_resource, 0) + demand.gpus
+        wanted = _wanted(demand, pool.gpu_resource)
         columns = np.array([self._columns[name] for name in wanted], dtype=np.int64)
         request = np.array([min(amount, LARGEST) for amount in wanted.values()], dtype=np.int64)
-        rows = np.array([row for name in pool.members if self._may_use(row := self.row[name], demand)], dtype=np.int64)
+        rows, position = self._usable_rows(pool, demand)
+        whole = self._whole[self._members[pool.name]][:, columns]
         return Shape(
             rows=rows,
             slots=_slots(self.free[rows][:, columns], request),
             request=request,
             columns=columns,
             gpu_column=self._columns[pool.gpu_resource],
-            position={int(row): i for i, row in enumerate(rows)},
+            position=position,
             seen=len(self._journal),
+            empty_slots=int(_slots(whole, request).sum()),
         )
+
+    def _usable_rows(self, pool: Pool, demand: Demand) -> tuple[Ints, dict[int, int]]:
+        """The pool's open nodes whose taints and labels suit the demand, and where each row stands among them.
+
+        Many shapes share one answer.
+        """
+        key = (pool.name, *_wishes(demand))
+        usable = self._usable.get(key)
+        if usable is None:
+            rows = [row for row in self._members[pool.name].tolist() if self._may_use(row, demand)]
+            usable = (np.array(rows, dtype=np.int64), {row: i for i, row in enumerate(rows)})
+            self._usable[key] = usable
+        return usable
 
     def _may_use(self, row: int, demand: Demand) -> bool:
         node = self.nodes[row]
@@ -140,6 +184,9 @@ class Ledger:
         if touched:
             at = np.fromiter(touched, dtype=np.int64)
             shape.slots[at] = _slots(self.free[shape.rows[at]][:, shape.columns], shape.request)
+
+    def _rows(self, names: Iterable[str]) -> Ints:
+        return np.array([self.row[name] for name in names], dtype=np.int64)
 
     def _table(self, amounts: list[Resources]) -> Ints:
         table = np.zeros((len(amounts), len(self._columns)), dtype=np.int64)
@@ -163,8 +210,32 @@ def _is_open(node: Node, snapshot: Snapshot) -> bool:
     return node.ready and not node.unschedulable and settled
 
 
+def _wishes(demand: Demand) -> tuple[object, ...]:
+    """What decides which open nodes suit the demand."""
+    return demand.tolerations, demand.node_selector, demand.node_affinity
+
+
+def _wanted(demand: Demand, gpu_resource: str) -> dict[str, int]:
+    wanted = dict(demand.requests)
+    if demand.gpus:
+        wanted[gpu_resource] = wanted.get(gpu_resource, 0) + demand.gpus
+    return wanted
+
+
+def _when_whole(node: Node) -> Resources:
+    """What the node offers while its device plugins are well: they may have gone away, its devices have not."""
+    devices = {name: count for name, count in node.capacity.items() if "/" in name}
+    return {**node.allocatable, **{name: max(count, node.allocatable.get(name, 0)) for name, count in devices.items()}}
+
+
+def _room(free: Ints, request: Ints) -> Ints:
+    """How often each request fits into each row, by resource; bounded, so that sums over nodes stay exact."""
+    room: Ints = np.minimum(np.maximum(free // request, 0), MOST_SLOTS)
+    return room
+
+
 def _slots(free: Ints, request: Ints) -> Ints:
     if not len(free):
         return np.zeros(0, dtype=np.int64)
-    slots: Ints = np.maximum(free // request, 0).min(axis=1)
+    slots: Ints = _room(free, request).min(axis=1)
     return slots

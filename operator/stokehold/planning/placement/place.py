@@ -1,13 +1,13 @@
 """Where a gang goes: whole or not at all, in one pool, tight, and close together when it asks for that."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from stokehold.model.actions import Placement
 from stokehold.model.demand import Demand
 from stokehold.planning.placement.ledger import Ints, Ledger, Shape
-from stokehold.planning.placement.pools import Pool, pools_for
+from stokehold.planning.placement.pools import Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class Shortfall:
 def place_gang(ledger: Ledger, demand: Demand) -> Placement | Shortfall:
     """Choose a node for each worker and book them; an elastic gang takes what it can get, down to `min_count`."""
     looked_at: list[Candidate] = []
-    for pool in pools_for(demand, ledger.pools.values()):
-        shape = ledger.shape(pool, _one(demand))
+    for pool in ledger.pools_for(demand):
+        shape = ledger.shape(pool, demand)
         rows = _choose(ledger, pool, shape, demand)
         if rows is not None:
             ledger.book(shape, rows)
@@ -49,11 +49,6 @@ def place_gang(ledger: Ledger, demand: Demand) -> Placement | Shortfall:
             )
         looked_at.append(_candidate(ledger, pool, shape, demand))
     return Shortfall(demand, tuple(looked_at))
-
-
-def _one(demand: Demand) -> Demand:
-    """The demand of a single worker: gangs of all sizes share one shape."""
-    return replace(demand, count=1, min_count=1, required_topology="", preferred_topology="")
 
 
 def _choose(ledger: Ledger, pool: Pool, shape: Shape, demand: Demand) -> list[int] | None:
@@ -136,10 +131,10 @@ def _candidate(ledger: Ledger, pool: Pool, shape: Shape, demand: Demand) -> Cand
     return Candidate(
         pool=pool,
         free_slots=free,
-        empty_slots=ledger.empty_slots(pool, shape),
+        empty_slots=shape.empty_slots,
         usable_nodes=len(shape.rows),
         closed_nodes=ledger.closed(pool),
         scarcest=ledger.scarcest(shape),
-        split_by_topology=bool(required) and free >= demand.min_count,
+        split_by_topology=required in pool.levels and free >= demand.min_count,
         unknown_level=bool(required) and required not in pool.levels,
     )

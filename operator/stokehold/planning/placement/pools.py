@@ -1,6 +1,6 @@
 """Which nodes belong together: the declared pools, or one per GPU product when nobody declared any."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from stokehold.model.demand import Demand
@@ -11,6 +11,9 @@ DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
 ON_PREM = "on-prem"
 NO_GPUS = ""
 """GPU type of the nodes that belong to no pool: they take the jobs that ask for no GPUs."""
+
+PARTS_OF_GPUS = frozenset({"mig", "shared"})
+"""Words of a product label that say that what is counted is not a whole GPU."""
 
 DEFAULT_LEVELS = {
     "region": "topology.kubernetes.io/region",
@@ -33,21 +36,24 @@ class Pool:
     levels: Mapping[str, str]
     members: tuple[str, ...]
     declared: bool = True
+    bought: bool = False
+    """Its nodes come from a provider."""
 
     def serves_type(self, wanted: str) -> bool:
         """Whether a job that asks for this GPU type may run here.
 
         A declared pool answers to its exact `gpuType`. An implicit one answers to any set of words of its product
-        label: `h100` and `a100-80gb` find NVIDIA-H100-80GB-HBM3 and NVIDIA-A100-SXM4-80GB.
+        label: `h100` and `a100-80gb` find NVIDIA-H100-80GB-HBM3 and NVIDIA-A100-SXM4-80GB. Who means a slice or a
+        share of a GPU must say so: `a100` does not find NVIDIA-A100-SXM4-40GB-MIG-1g.5gb, `a100-mig-1g-5gb` does.
         """
         if self.declared:
             return wanted == self.gpu_type
-        words = set(self.gpu_type.split("-"))
-        return "mig" not in words and set(wanted.lower().split("-")) <= words
+        words, asked = set(self.gpu_type.split("-")), set(wanted.lower().split("-"))
+        return asked <= words and words & PARTS_OF_GPUS <= asked
 
     def admits_data(self, data_class: str) -> bool:
         """Whether work of this data class may run here; work without one counts as the most restricted."""
-        if self.capacity_class == ON_PREM and not self.data_classes:
+        if self.capacity_class == ON_PREM and not self.bought and not self.data_classes:
             return True
         return data_class in self.data_classes
 
@@ -58,7 +64,8 @@ def resolve_pools(snapshot: Snapshot) -> tuple[Pool, ...]:
     if any(p.spec.node_selector for p in declared):
         pools = _with_members(declared, snapshot)
     else:
-        pools = [*_implicit(snapshot.nodes.values()), *(_declared(p, ()) for p in declared)]
+        taken_names = frozenset(pool.name for pool in declared)
+        pools = [*_implicit(snapshot.nodes.values(), taken_names), *(_declared(p, ()) for p in declared)]
     taken = {name for pool in pools for name in pool.members}
     rest = tuple(name for name in sorted(snapshot.nodes) if name not in taken)
     return (*pools, Pool(NO_GPUS, NO_GPUS, DEFAULT_GPU_RESOURCE, ON_PREM, (), DEFAULT_LEVELS, rest))
@@ -110,17 +117,18 @@ def _declared(pool: NodePool, members: Iterable[str]) -> Pool:
         data_classes=spec.data_classes,
         levels=DEFAULT_LEVELS | levels,
         members=tuple(members),
+        bought=spec.provider is not None,
     )
 
 
-def _implicit(nodes: Iterable[Node]) -> list[Pool]:
+def _implicit(nodes: Iterable[Node], taken_names: Collection[str]) -> list[Pool]:
     products: dict[str, list[str]] = {}
     for node in sorted(nodes, key=lambda n: n.name):
         if product := node.labels.get(PRODUCT_LABEL):
             products.setdefault(_slug(product), []).append(node.name)
     return [
         Pool(
-            name=slug,
+            name=f"implicit-{slug}" if slug in taken_names else slug,
             gpu_type=slug,
             gpu_resource=DEFAULT_GPU_RESOURCE,
             capacity_class=ON_PREM,

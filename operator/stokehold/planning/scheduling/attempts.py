@@ -5,7 +5,7 @@ whatever happens to them, it has been accounted for. So an operator that dies be
 failure twice, and cannot start an attempt that nobody asked for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -68,12 +68,14 @@ def is_over(job: Job) -> bool:
     return job.proof is not None or job.status.phase in OVER
 
 
-def current_attempt(job: Job, corpses: Iterable[Pod] = ()) -> Attempt:
+def current_attempt(job: Job, corpses: Collection[Pod] = ()) -> Attempt:
     """The attempt that the job is in or would start next.
 
     `corpses` are pods of a deleted job of the same name that have not gone yet; their names are taken.
     """
     recorded = job.status.attempt or 1
+    if not job.pods and not corpses:
+        return Attempt(recorded, job.status.restarts or 0, (), ())
     seen = max((pod.worker.attempt for pod in job.pods if pod.worker), default=0)
     number = max(recorded, seen)
     pods = [pod for pod in job.pods if pod.worker and pod.worker.attempt == number]

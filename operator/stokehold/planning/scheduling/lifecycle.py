@@ -13,11 +13,19 @@ from dataclasses import dataclass
 from stokehold.model.reasons import Eviction, Finish
 from stokehold.model.snapshot import Job, Pod, Snapshot
 from stokehold.planning.scheduling.attempts import Attempt
-from stokehold.planning.scheduling.queueing import queue_of
+from stokehold.planning.scheduling.queueing import Queues
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 REFUSED_BY_KUBELET = ("UnexpectedAdmissionError", "NodeAffinity", "NodeSelector", "TopologyAffinityError")
-LOST_WITH_NODE = ("NodeLost", "Shutdown", "NodeShutdown", "Terminated", "Evicted", "Preempting", "DeadlineExceeded")
+LOST_WITH_NODE = (
+    "NodeLost",
+    "Shutdown",
+    "NodeShutdown",
+    "Terminated",
+    "Evicted",
+    "Preempting",
+    "ContainerStatusUnknown",  # the kubelet came back and its containers were gone
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +46,14 @@ class Case:
     job: Job
     attempt: Attempt
     snapshot: Snapshot
+    queues: Queues
     settings: SchedulingSettings
 
 
 def workers_succeeded(case: Case) -> End | None:
     """All workers of the gang exited with 0."""
     pods = case.attempt.pods
-    if len(pods) < case.attempt.size or not all(pod.phase == "Succeeded" for pod in pods):
+    if not pods or len(pods) < case.attempt.size or not all(pod.phase == "Succeeded" for pod in pods):
         return None
     return End("all workers succeeded", finish=Finish.SUCCEEDED)
 
@@ -115,7 +124,7 @@ def ran_too_long(case: Case) -> End | None:
     """All attempts together ran for longer than `spec.maxRuntime`, or than its queue allows by default."""
     limit, source = case.job.spec.max_runtime, "spec.maxRuntime"
     if limit is None:
-        queue = case.snapshot.queues.get(queue_of(case.job, case.snapshot))
+        queue = case.snapshot.queues.get(case.queues.of(case.job))
         limit, source = (queue.spec.default_max_runtime if queue else None), "defaultMaxRuntime of its queue"
     if limit is None:
         return None
@@ -143,7 +152,9 @@ def could_not_bind(case: Case) -> End | None:
         if waited >= case.settings.bind_timeout:
             said = pod.unschedulable or "kube-scheduler has not said why"
             return _fault(
-                Eviction.BIND_TIMEOUT, pod, f"{pod.name} was not bound to {pod.node} in {waited.seconds} s: {said}"
+                Eviction.BIND_TIMEOUT,
+                pod,
+                f"{pod.name} was not bound to {pod.node} in {waited.total_seconds():.0f} s: {said}",
             )
     return None
 

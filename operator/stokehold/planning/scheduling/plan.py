@@ -10,8 +10,9 @@ Each step looks at the snapshot alone, so the order of the actions is the order 
 and a plan that was carried out in part is simply made again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from stokehold.api.v1alpha1 import training_job as api
 from stokehold.model.actions import (
@@ -30,12 +31,12 @@ from stokehold.model.snapshot import Job, Pod, Snapshot
 from stokehold.planning.placement.explain import Explanation, explain
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.place import Shortfall, place_gang
-from stokehold.planning.placement.pools import resolve_pools
+from stokehold.planning.placement.pools import Pool, resolve_pools
 from stokehold.planning.scheduling import reporting
 from stokehold.planning.scheduling.attempts import Attempt, current_attempt, is_over
 from stokehold.planning.scheduling.backoff import nodes_to_avoid, requeue_time
 from stokehold.planning.scheduling.lifecycle import Case, End, end_of_attempt
-from stokehold.planning.scheduling.queueing import Entry, order, priority_of, queue_of, why_not_queued
+from stokehold.planning.scheduling.queueing import Entry, Queues, order, priority_of, why_not_queued
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 NEEDS_THE_OWNER = (Waiting.MISCONFIGURED, Waiting.NO_MATCHING_FLAVOR, Waiting.CREATION_REFUSED)
@@ -60,17 +61,44 @@ class Held:
     position: int | None = None
 
 
+class Teller:
+    """Tells those who wait why, if it is news; a limited number in one plan, for each is a write."""
+
+    def __init__(self, snapshot: Snapshot, settings: SchedulingSettings) -> None:
+        self.snapshot = snapshot
+        self.settings = settings
+        self._left = settings.most_reports
+
+    def tell(self, held: Held) -> Iterator[Action]:
+        """The waiting status, if it is worth a write; a job that has only just come may start before anybody looks."""
+        job, now = held.job, self.snapshot.taken_at
+        just_came = now - job.created_at < self.settings.first_report_after and job.status.queue is None
+        if just_came or not self._left:
+            return
+        if reporting.is_worth_writing(job, held.why, held.position, now, self.settings.refresh_every):
+            self._left -= 1
+            status = reporting.waiting(job, held.attempt, held.why, held.position, now)
+            yield WriteJobStatus(job, status, _waiting_note(job, held))
+
+
 def plan_scheduling(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
     """Everything that can be done now, in the order in which it may be done."""
     yield from _release_orphans(snapshot)
     yield from _tidy_finished(snapshot)
-    standings = list(_standings(snapshot, settings))
+    queues = Queues(snapshot)
+    standings = list(_standings(queues, settings))
     yield from _tidy_history(standings)
     yield from _close_attempts(standings, snapshot, settings)
     going = [standing for standing in standings if standing.end is None]
-    yield from _complete_gangs(going, snapshot)
+    pools = resolve_pools(snapshot)
+    completions = list(_complete_gangs(going, snapshot, pools))
+    yield from completions
     yield from _report_running(going, snapshot, settings)
-    yield from _admit(going, snapshot, settings)
+    waiting = [standing for standing in going if not standing.attempt.pods]
+    teller = Teller(snapshot, replace(settings, refresh_every=settings.refresh_interval(len(waiting))))
+    entries = yield from _queue_up(waiting, queues, teller)
+    if entries:
+        yield from _place(entries, _ledger(entries, completions, pools, snapshot, settings), teller)
 
 
 def _release_orphans(snapshot: Snapshot) -> Iterator[Action]:
@@ -101,7 +129,8 @@ def _record_both(job: Job, snapshot: Snapshot) -> Iterator[Action]:
         yield FinishJob(job, job.proof, status)
 
 
-def _standings(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Standing]:
+def _standings(queues: Queues, settings: SchedulingSettings) -> Iterator[Standing]:
+    snapshot = queues.snapshot
     corpses: dict[tuple[str, str], list[Pod]] = {}
     for pod in snapshot.orphans:
         if pod.worker:
@@ -110,7 +139,7 @@ def _standings(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Sta
         if is_over(job) or _is_going(job, snapshot):
             continue
         attempt = current_attempt(job, corpses.get(job.key, ()))
-        yield Standing(job, attempt, end_of_attempt(Case(job, attempt, snapshot, settings)))
+        yield Standing(job, attempt, end_of_attempt(Case(job, attempt, snapshot, queues, settings)))
 
 
 def _tidy_history(standings: list[Standing]) -> Iterator[Action]:
@@ -146,10 +175,10 @@ def _close_attempts(standings: list[Standing], snapshot: Snapshot, settings: Sch
             yield WriteJobStatus(job, status, (note,), closes_attempt=str(end.eviction))
 
 
-def _complete_gangs(going: list[Standing], snapshot: Snapshot) -> Iterator[Action]:
-    pools = {pool.name: pool for pool in resolve_pools(snapshot)}
+def _complete_gangs(going: list[Standing], snapshot: Snapshot, pools: Collection[Pool]) -> Iterator[AdmitJob]:
+    by_name = {pool.name: pool for pool in pools}
     for job, attempt in ((s.job, s.attempt) for s in going if s.attempt.missing):
-        pool = pools.get(attempt.lead.worker.pool) if attempt.lead and attempt.lead.worker else None
+        pool = by_name.get(attempt.lead.worker.pool) if attempt.lead and attempt.lead.worker else None
         placement = reporting.planned(attempt, pool.gpu_resource if pool else "")
         if placement is not None:
             priority_class = _pod_priority_class(job, snapshot)
@@ -159,52 +188,65 @@ def _complete_gangs(going: list[Standing], snapshot: Snapshot) -> Iterator[Actio
 def _report_running(going: list[Standing], snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
     """Running is told when all workers run; a gang that takes long to start is told to be starting."""
     now = snapshot.taken_at
-    for job, attempt in ((s.job, s.attempt) for s in going if s.attempt.pods):
-        if attempt.missing:
-            continue
-        if all(pod.phase in ("Running", "Succeeded") for pod in attempt.pods):
+    whole = [(s.job, s.attempt) for s in going if s.attempt.pods and not s.attempt.missing]
+    slow = settings.start_interval(sum(not _all_run(attempt) for _, attempt in whole))
+    for job, attempt in whole:
+        if _all_run(attempt):
             if job.status.phase != api.RUNNING or job.status.observed_generation != job.generation:
                 yield WriteJobStatus(job, reporting.started(job, attempt, now), _admitted_note(job, attempt))
-        elif _starts_slowly(attempt, snapshot, settings) and job.status.phase != api.STARTING:
+        elif _starts_slowly(attempt, snapshot, slow) and job.status.phase != api.STARTING:
             yield WriteJobStatus(job, reporting.starting(job, attempt, now))
 
 
-def _admit(going: list[Standing], snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
-    """The queue: place what fits, tell the others why not."""
+def _queue_up(waiting: list[Standing], queues: Queues, teller: Teller) -> Generator[Action, None, list[Entry]]:
+    """Those that may be placed, in their order; the others are told what keeps them out of the queue."""
+    snapshot = queues.snapshot
     entries: list[Entry] = []
-    for job, attempt in ((s.job, s.attempt) for s in going if not s.attempt.pods):
-        why = _refused(job, snapshot, settings) or why_not_queued(job, attempt, snapshot)
+    for job, attempt in ((s.job, s.attempt) for s in waiting):
+        why = why_not_queued(job, attempt, queues, teller.settings)
         if why is not None:
-            yield from _tell(Held(job, attempt, why), snapshot, settings)
+            yield from teller.tell(Held(job, attempt, why))
         else:
-            priority = priority_of(job, snapshot.priority_classes)
-            entries.append(Entry(job, attempt, priority, queue_of(job, snapshot)))
-    if entries:
-        paced = replace(settings, refresh_every=settings.refresh_interval(len(entries)))
-        yield from _place(sorted(entries, key=order), snapshot, paced)
+            entries.append(Entry(job, attempt, priority_of(job, snapshot.priority_classes), queues.of(job)))
+    return sorted(entries, key=order)
 
 
-def _place(entries: list[Entry], snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
-    pools = resolve_pools(snapshot)
+def _ledger(
+    entries: list[Entry],
+    completions: list[AdmitJob],
+    pools: Collection[Pool],
+    snapshot: Snapshot,
+    settings: SchedulingSettings,
+) -> Ledger:
+    """What is free for the entries: less what half-created gangs were promised."""
     demands = {entry.job.demand for entry in entries}
     ledger = Ledger(snapshot, pools, demands, nodes_to_avoid(snapshot, settings))
+    for gang in completions:
+        for index in gang.missing:
+            ledger.reserve(gang.placement.nodes[index], gang.job.demand, gang.placement.gpu_resource)
+    return ledger
+
+
+def _place(entries: list[Entry], ledger: Ledger, teller: Teller) -> Iterator[Action]:
+    """Whole gangs in their order, each where it fits best; the others are told why not."""
+    pools = tuple(ledger.pools.values())
     hopeless: dict[Demand, Explanation] = {}
     waiting_in: dict[str, int] = {}
     admitted = 0
     for entry in entries:
         demand = entry.job.demand
         if demand not in hopeless:
-            if admitted == settings.most_admissions:
+            if admitted == teller.settings.most_admissions:
                 return
             found = place_gang(ledger, demand)
             if not isinstance(found, Shortfall):
                 admitted += 1
-                yield _admission(entry, found, snapshot)
+                yield _admission(entry, found, teller.snapshot)
                 continue
             # Nothing becomes free during a plan: what did not fit once will not fit later in it.
             hopeless[demand] = explain(found, pools)
         position = waiting_in[entry.queue] = waiting_in.get(entry.queue, 0) + 1
-        yield from _tell(Held(entry.job, entry.attempt, hopeless[demand], position), snapshot, settings)
+        yield from teller.tell(Held(entry.job, entry.attempt, hopeless[demand], position))
 
 
 def _admission(entry: Entry, placement: Placement, snapshot: Snapshot) -> AdmitJob:
@@ -217,16 +259,6 @@ def _admission(entry: Entry, placement: Placement, snapshot: Snapshot) -> AdmitJ
         missing=tuple(range(len(placement.nodes))),
         pod_priority_class=_pod_priority_class(job, snapshot),
     )
-
-
-def _tell(entry: Held, snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
-    """Write a waiting status, if it has news; a job that has only just come may start before anybody looks."""
-    job, now = entry.job, snapshot.taken_at
-    if now - job.created_at < settings.first_report_after and job.status.queue is None:
-        return
-    if reporting.is_worth_writing(job, entry.why, entry.position, now, settings.refresh_every):
-        status = reporting.waiting(job, entry.attempt, entry.why, entry.position, now)
-        yield WriteJobStatus(job, status, _waiting_note(job, entry))
 
 
 def _waiting_note(job: Job, entry: Held) -> tuple[Note, ...]:
@@ -246,22 +278,13 @@ def _admitted_note(job: Job, attempt: Attempt) -> tuple[Note, ...]:
     return (Note("Admitted", f"attempt {attempt.number} runs on {nodes}", f"admitted {attempt.number}"),)
 
 
-def _refused(job: Job, snapshot: Snapshot, settings: SchedulingSettings) -> Explanation | None:
-    """The API server did not take the pods; asking it again in every cycle would change nothing."""
-    if not job.create_error or job.create_failed_at is None:
-        return None
-    if snapshot.taken_at - job.create_failed_at >= settings.restart_backoff:
-        return None
-    return Explanation(
-        Waiting.CREATION_REFUSED,
-        f"the API server refused to create the pods: {job.create_error}",
-        "Mend what it says (a ResourceQuota, a policy, spec.podTemplate); it is tried again by itself.",
-    )
+def _all_run(attempt: Attempt) -> bool:
+    return all(pod.phase in ("Running", "Succeeded") for pod in attempt.pods)
 
 
-def _starts_slowly(attempt: Attempt, snapshot: Snapshot, settings: SchedulingSettings) -> bool:
+def _starts_slowly(attempt: Attempt, snapshot: Snapshot, slow: timedelta) -> bool:
     born = [pod.created_at for pod in attempt.pods if pod.created_at is not None]
-    return bool(born) and snapshot.taken_at - min(born) >= settings.slow_start
+    return bool(born) and snapshot.taken_at - min(born) >= slow
 
 
 def _pod_priority_class(job: Job, snapshot: Snapshot) -> str:

@@ -9,6 +9,7 @@ from stokehold.model.reasons import Waiting
 from stokehold.model.snapshot import Job, Namespace, Pod, PriorityClass, Queue, Snapshot
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.scheduling.attempts import Attempt
+from stokehold.planning.scheduling.settings import SchedulingSettings
 
 CORPSE_AFTER = timedelta(seconds=10)
 """Past the end of its grace period a pod that is still there is not coming down by itself."""
@@ -29,38 +30,89 @@ def order(entry: Entry) -> tuple[int, object, str]:
     return (-entry.priority, entry.job.created_at, "/".join(entry.job.key))
 
 
-def why_not_queued(job: Job, attempt: Attempt, snapshot: Snapshot) -> Explanation | None:
-    """The reason that keeps a waiting job out of the queue; None when it may be placed."""
-    if problem := _misconfigured(job, snapshot):
-        return problem
-    if job.spec.suspend:
-        return Explanation(Waiting.SUSPENDED, "spec.suspend is true", "Set spec.suspend to false to queue the job.")
-    if holders := [pod for pod in attempt.history if _still_runs(pod, snapshot)]:
-        first = min(holders, key=lambda pod: pod.name)
-        since = f" since {first.terminating_since:%H:%M:%S} UTC" if first.terminating_since else ""
-        return Explanation(
-            Waiting.TERMINATING_PODS,
-            f"{len(holders)} pods of the attempt before have not gone yet; {first.name} on {first.node}{since}",
-            "Nothing to do; should it last, ask the platform team to look at that node.",
-        )
-    until = job.status.requeue_at
-    if until is not None and until > snapshot.taken_at:
-        failure = job.status.last_failure
-        told = f"{failure.message}; " if failure and failure.message else ""
-        return Explanation(
-            Waiting.BACKING_OFF,
-            f"{told}next attempt at {until:%H:%M:%S} UTC",
-            "Nothing to do: it starts again by itself.",
-        )
-    return None
+class Queues:
+    """Which queues serve which namespace; each namespace is looked at once, however many jobs it has."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._serving: dict[str, tuple[str, ...]] = {}
+
+    def of(self, job: Job) -> str:
+        """The job's queue: the one it names, else the first that serves its namespace, else the implicit one ("")."""
+        if job.spec.queue_name:
+            return job.spec.queue_name
+        return next(iter(self.serving(job.namespace)), "")
+
+    def serving(self, name: str) -> tuple[str, ...]:
+        """The queues that serve the namespace of this name, by name."""
+        known = self._serving.get(name)
+        if known is None:
+            namespace = self.snapshot.namespaces.get(name)
+            queues = sorted(self.snapshot.queues.items())
+            known = tuple(queue for queue, value in queues if serves_namespace(value, namespace))
+            self._serving[name] = known
+        return known
 
 
 def queue_of(job: Job, snapshot: Snapshot) -> str:
-    """The job's queue: the one it names, else the first that selects its namespace, else the implicit one ("")."""
-    if job.spec.queue_name:
-        return job.spec.queue_name
-    namespace = snapshot.namespaces.get(job.namespace)
-    return next((name for name, q in sorted(snapshot.queues.items()) if serves_namespace(q, namespace)), "")
+    """The queue of one job; for many jobs of one snapshot ask one `Queues`."""
+    return Queues(snapshot).of(job)
+
+
+def why_not_queued(job: Job, attempt: Attempt, queues: Queues, settings: SchedulingSettings) -> Explanation | None:
+    """What keeps a waiting job out of the queue, in the order of `reasons.Waiting`; None when it may be placed."""
+    return (
+        _misconfigured(job, queues)
+        or _suspended(job)
+        or _backing_off(job, queues.snapshot)
+        or _creation_refused(job, queues.snapshot, settings)
+        or _terminating_pods(attempt, queues.snapshot)
+    )
+
+
+def _suspended(job: Job) -> Explanation | None:
+    if not job.spec.suspend:
+        return None
+    return Explanation(Waiting.SUSPENDED, "spec.suspend is true", "Set spec.suspend to false to queue the job.")
+
+
+def _backing_off(job: Job, snapshot: Snapshot) -> Explanation | None:
+    until = job.status.requeue_at
+    if until is None or until <= snapshot.taken_at:
+        return None
+    failure = job.status.last_failure
+    told = f"{failure.message}; " if failure and failure.message else ""
+    return Explanation(
+        Waiting.BACKING_OFF,
+        f"{told}next attempt at {until:%H:%M:%S} UTC",
+        "Nothing to do: it starts again by itself.",
+    )
+
+
+def _creation_refused(job: Job, snapshot: Snapshot, settings: SchedulingSettings) -> Explanation | None:
+    """The API server did not take the pods; asking it again in every cycle would change nothing."""
+    if not job.create_error or job.create_failed_at is None:
+        return None
+    if snapshot.taken_at - job.create_failed_at >= settings.restart_backoff:
+        return None
+    return Explanation(
+        Waiting.CREATION_REFUSED,
+        f"the API server refused to create the pods: {job.create_error}",
+        "Mend what it says (a ResourceQuota, a policy, spec.podTemplate); it is tried again by itself.",
+    )
+
+
+def _terminating_pods(attempt: Attempt, snapshot: Snapshot) -> Explanation | None:
+    holders = [pod for pod in attempt.history if _still_runs(pod, snapshot)]
+    if not holders:
+        return None
+    first = min(holders, key=lambda pod: pod.name)
+    since = f" since {first.terminating_since:%H:%M:%S} UTC" if first.terminating_since else ""
+    return Explanation(
+        Waiting.TERMINATING_PODS,
+        f"{len(holders)} pods of the attempt before have not gone yet; {first.name} on {first.node}{since}",
+        "Nothing to do; should it last, ask the platform team to look at that node.",
+    )
 
 
 def _still_runs(pod: Pod, snapshot: Snapshot) -> bool:
@@ -90,10 +142,12 @@ def priority_of(job: Job, classes: Mapping[str, PriorityClass]) -> int:
     if job.spec.priority_class_name:
         known = classes.get(job.spec.priority_class_name)
         return known.value if known else 0
-    return next((c.value for c in classes.values() if c.is_default), 0)
+    # Of several defaults Kubernetes takes the lowest.
+    return min((c.value for c in classes.values() if c.is_default), default=0)
 
 
-def _misconfigured(job: Job, snapshot: Snapshot) -> Explanation | None:
+def _misconfigured(job: Job, queues: Queues) -> Explanation | None:
+    snapshot, serving = queues.snapshot, queues.serving(job.namespace)
     name = job.spec.priority_class_name
     if name and name not in snapshot.priority_classes:
         return _wrong(
@@ -101,30 +155,24 @@ def _misconfigured(job: Job, snapshot: Snapshot) -> Explanation | None:
             "Name an existing one in spec.priorityClassName (kubectl get priorityclasses), or leave it out.",
         )
     wanted = job.spec.queue_name
-    namespace = snapshot.namespaces.get(job.namespace)
     if wanted:
-        queue = snapshot.queues.get(wanted)
-        if queue is None:
+        if wanted not in snapshot.queues:
             return _wrong(
                 f"GPUQueue {wanted} does not exist",
                 "Name an existing one in spec.queueName (kubectl get gq), or leave it out.",
             )
-        if not serves_namespace(queue, namespace):
+        if wanted not in serving:
+            own = f"queue {' or '.join(serving)}" if serving else "a queue that serves it (there is none)"
             return _wrong(
                 f"GPUQueue {wanted} does not serve namespace {job.namespace}",
-                f"Use {_own_queues(namespace, snapshot.queues)}, or ask the platform team to open the queue.",
+                f"Use {own}, or ask the platform team to open the queue.",
             )
-    elif snapshot.queues and not any(serves_namespace(q, namespace) for q in snapshot.queues.values()):
+    elif snapshot.queues and not serving:
         return _wrong(
             f"no GPUQueue serves namespace {job.namespace}",
             "Ask the platform team to add the namespace to a queue.",
         )
     return None
-
-
-def _own_queues(namespace: Namespace | None, queues: Mapping[str, Queue]) -> str:
-    own = [name for name, queue in sorted(queues.items()) if serves_namespace(queue, namespace)]
-    return f"queue {' or '.join(own)}" if own else "a queue that serves it (there is none)"
 
 
 def _wrong(message: str, next_step: str) -> Explanation:

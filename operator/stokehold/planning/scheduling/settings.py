@@ -28,7 +28,13 @@ class SchedulingSettings:
     """A gang that has not started after this is reported as Starting; a faster one goes straight to Running."""
     most_admissions: int = 400
     """In one plan; the next one follows at once. Keeps plans short and the API server's queue shorter."""
+    most_reports: int = 500
+    """How many waiting statuses one plan writes, for the same reason: who can start should not stand behind them."""
 
     def refresh_interval(self, waiting: int) -> timedelta:
         """`refresh_every`, stretched so that a long queue costs at most ten such writes a second."""
         return max(self.refresh_every, timedelta(seconds=waiting / 10))
+
+    def start_interval(self, starting: int) -> timedelta:
+        """`slow_start`, stretched so that a swarm of jobs that start costs at most ten such writes a second."""
+        return max(self.slow_start, timedelta(seconds=starting / 10))
