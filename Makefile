@@ -45,7 +45,7 @@ format: setup ## Format and apply the safe fixes
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 
-bench: binaries ## Run one benchmark: make bench NAME=admission|informer|agent
+bench: binaries ## Run one benchmark: make bench NAME=admission|planner|informer|agent
 	$(RUN)/python -m bench.$(or $(NAME),admission)
 
 generate: setup ## Write crds/, the chart's copies and docs/reference/ from the models
