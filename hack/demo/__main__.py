@@ -66,8 +66,12 @@ def _set_the_stage(console: Console) -> Stage:
             if entry.name == NAME:
                 registry.clean(entry)  # what an earlier KEEP=1 has left
     cluster = LocalCluster.start(spec, NAME, registry.folder() / "state" / NAME, stays=True)
-    install(cluster)
-    operator = OperatorProcess.start(cluster)
+    try:
+        install(cluster)
+        operator = OperatorProcess.start(cluster)
+    except BaseException:
+        cluster.stop()
+        raise
     console.print(f"Stokehold runs beside it as process {operator.pid}, under its own service account")
     return Stage(cluster, operator)
 

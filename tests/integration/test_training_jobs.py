@@ -174,6 +174,19 @@ def test_gpuless_job_sees_no_gpu(team: Team):
     assert environment["NVIDIA_VISIBLE_DEVICES"] == "void"
 
 
+def test_container_beside_the_main_one_sees_no_gpu(team: Team):
+    sidecar = {"name": "logs", "image": "x"}
+    team.submit(
+        "sidecar", podTemplate={"spec": {"containers": [sidecar], "initContainers": [{**sidecar, "name": "i"}]}}
+    )
+    wait_until(lambda: team.pods("sidecar"), 20)
+
+    spec = team.pods("sidecar")[0]["spec"]
+
+    beside = [c for c in spec["containers"] + spec["initContainers"] if c["name"] != "main"]
+    assert [c["env"] for c in beside] == [[{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]] * 2
+
+
 def test_foreign_pods_are_counted(team: Team, cluster: LocalCluster):
     foreign = {
         "apiVersion": "v1",

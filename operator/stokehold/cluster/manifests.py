@@ -45,6 +45,7 @@ def worker(action: AdmitJob, index: int) -> Manifest:
     main = _main_container(action, index, shaped["spec"])
     spec = strategic_merge(shaped["spec"], {"containers": [main]})
     _main(spec)["env"] = main["env"]  # a merge keeps the user's variables in front, where ours would be unknown
+    _hide_gpus(spec)
     _identity(spec, action, index)
     _shared_memory(spec)
     _checkpoint(spec, job)
@@ -178,6 +179,13 @@ def _environment(action: AdmitJob, index: int) -> dict[str, str]:
         # Without a request the runtime would show every GPU of the node to a container that paid for none.
         environment |= {"NVIDIA_VISIBLE_DEVICES": "void", "CUDA_VISIBLE_DEVICES": ""}
     return environment
+
+
+def _hide_gpus(spec: Manifest) -> None:
+    """Containers beside the main one get no GPU, so they see none, whatever variables their images set."""
+    for container in (*spec["containers"], *spec.get("initContainers", ())):
+        if container["name"] != MAIN_CONTAINER:
+            container["env"] = [*container.get("env", ()), {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
 
 
 def _identity(spec: Manifest, action: AdmitJob, index: int) -> None:

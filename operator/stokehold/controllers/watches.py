@@ -1,8 +1,8 @@
 """Which resources are watched, and which index hears of them."""
 
 import asyncio
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from stokehold.cluster import resources, wire
 from stokehold.cluster.client import KubeApi
@@ -18,8 +18,13 @@ from stokehold.cluster.reading import (
     read_queue,
 )
 from stokehold.cluster.snapshots import Cluster
-from stokehold.model.snapshot import Job, Pod
+from stokehold.cluster.store import Listener
+from stokehold.cluster.watching import Wire
+from stokehold.model.snapshot import Job
 from stokehold.observability import metrics
+
+T = TypeVar("T")
+W = TypeVar("W", bound=Wire)
 
 
 class Watches:
@@ -34,46 +39,20 @@ class Watches:
         def convert_job(raw: wire.OwnKind) -> Job | Unreadable:
             return read_job(raw, jobs.values.get((raw.metadata.namespace, raw.metadata.name)))
 
-        self.pods: Informer[Pod] = Informer(
-            api, resources.PODS, wire=wire.Pod, convert=read_pod, listener=cluster.pods, record=count
-        )
-        self.jobs: Informer[Job | Unreadable] = Informer(
-            api, resources.TRAINING_JOBS, wire=wire.OwnKind, convert=convert_job, listener=jobs, record=count
-        )
+        def watch(
+            resource: resources.Resource, form: type[W], convert: Callable[[W], T], listener: Listener[T]
+        ) -> Informer[T]:
+            return Informer(api, resource, wire=form, convert=convert, listener=listener, record=count)
+
+        own = wire.OwnKind
+        self.pods = watch(resources.PODS, wire.Pod, read_pod, cluster.pods)
+        self.jobs = watch(resources.TRAINING_JOBS, own, convert_job, jobs)
         self._others: tuple[Informer[Any], ...] = (
-            Informer(api, resources.NODES, wire=wire.Node, convert=read_node, listener=cluster.nodes, record=count),
-            Informer(
-                api,
-                resources.NAMESPACES,
-                wire=wire.Namespace,
-                convert=read_namespace,
-                listener=cluster.namespaces,
-                record=count,
-            ),
-            Informer(
-                api,
-                resources.PRIORITY_CLASSES,
-                wire=wire.PriorityClass,
-                convert=read_priority_class,
-                listener=cluster.priority_classes,
-                record=count,
-            ),
-            Informer(
-                api,
-                resources.GPU_QUEUES,
-                wire=wire.OwnKind,
-                convert=read_queue,
-                listener=cluster.queues,
-                record=count,
-            ),
-            Informer(
-                api,
-                resources.GPU_NODE_POOLS,
-                wire=wire.OwnKind,
-                convert=read_node_pool,
-                listener=cluster.node_pools,
-                record=count,
-            ),
+            watch(resources.NODES, wire.Node, read_node, cluster.nodes),
+            watch(resources.NAMESPACES, wire.Namespace, read_namespace, cluster.namespaces),
+            watch(resources.PRIORITY_CLASSES, wire.PriorityClass, read_priority_class, cluster.priority_classes),
+            watch(resources.GPU_QUEUES, own, read_queue, cluster.queues),
+            watch(resources.GPU_NODE_POOLS, own, read_node_pool, cluster.node_pools),
         )
 
     def __iter__(self) -> Iterator[Informer[Any]]:
