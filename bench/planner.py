@@ -25,7 +25,16 @@ from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
 from stokehold.cluster.snapshots import Cluster
 from stokehold.model import names
-from stokehold.model.actions import Action, AdmitJob, DeletePod, FinishJob, ReleasePod, WriteJobStatus
+from stokehold.model.actions import (
+    Action,
+    AdmitJob,
+    DeletePod,
+    FinishJob,
+    PlaceReplica,
+    ReleasePod,
+    StartWorkspace,
+    WriteStatus,
+)
 from stokehold.model.demand import demand_of
 from stokehold.model.snapshot import Job, Namespace, Node, Pod, Queue, Resources, Worker
 from stokehold.planning.scheduling.plan import plan_scheduling
@@ -98,12 +107,15 @@ class World:
                 case AdmitJob():
                     admitted += 1
                     self._start(action)
-                case WriteJobStatus():
-                    self._store(action.job, action.status)
+                case WriteStatus():
+                    if isinstance(action.subject, Job):
+                        self._store(action.subject, action.status)
                 case FinishJob():
                     self._store(replace(action.job, proof=action.proof), action.status or {})
                 case ReleasePod() | DeletePod():
                     self._forget(action.pod)
+                case StartWorkspace() | PlaceReplica():
+                    pass  # this world has jobs alone
         return admitted
 
     def pass_time(self, ending: int) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from builders import a_job
-from stokehold.model.demand import Demand, Match, demand_of, worker_pod
+from stokehold.model.demand import Demand, Match, demand_of, shaped_pod
 from stokehold.model.taints import Taint, Toleration, tolerates
 
 
@@ -107,11 +107,11 @@ def test_preferred_taint_keeps_nobody_away():
     assert tolerates((), (Taint("gpu", "", "PreferNoSchedule"),))
 
 
-def test_worker_pod_leaves_the_spec_as_it_was():
+def test_shaped_pod_leaves_the_spec_as_it_was():
     spec = a_job(podTemplate={"spec": {"containers": [{"name": "main", "tty": True}]}}).spec
     before = spec.model_dump()
 
-    pod = worker_pod(spec)
+    pod = shaped_pod(spec, spec.gpus_per_node, "Never")
 
     assert pod["spec"]["containers"][0]["tty"] is True
     assert spec.model_dump() == before

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import GPU, NOW, a_job, a_node, a_snapshot
-from stokehold.model.actions import AdmitJob, FinishJob, WriteJobStatus
+from stokehold.model.actions import AdmitJob, FinishJob, WriteStatus
 from stokehold.model.snapshot import Job, Pod, Snapshot, Worker
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -43,7 +43,7 @@ def test_gang_that_does_not_fit_whole_is_told_why_and_gets_no_pod():
 
     actions = plan(a_snapshot(nodes, [a_job(numNodes=4, gpusPerNode=8)]))
 
-    assert [type(action) for action in actions] == [WriteJobStatus]
+    assert [type(action) for action in actions] == [WriteStatus]
     queue = actions[0].status["queue"]
     assert queue["reason"] == "WaitingForCapacity"
     assert queue["details"] == {"requested": 32, "available": 24, "unit": "GPUs"}

@@ -20,6 +20,8 @@ IDLE = "Idle"
 CAPACITY_PROVISIONED = "CapacityProvisioned"
 READY = "Ready"
 VALID = "Valid"
+CAPACITY_AVAILABLE = "CapacityAvailable"
+METRICS_FRESH = "MetricsFresh"
 
 TRUE = "True"
 FALSE = "False"

@@ -17,6 +17,9 @@ FINISHED_ANNOTATION = f"{KEY_PREFIX}finished"
 JOB_LABEL = f"{KEY_PREFIX}job"
 ATTEMPT_LABEL = f"{KEY_PREFIX}attempt"
 INDEX_LABEL = f"{KEY_PREFIX}index"
+WORKSPACE_LABEL = f"{KEY_PREFIX}workspace"
+SERVING_LABEL = f"{KEY_PREFIX}inference-pool"
+MANAGED_BY = {"app.kubernetes.io/managed-by": "stokehold"}
 
 # On nodes that were bought for one gang; only the operator may tolerate it.
 BURST_TAINT = f"{KEY_PREFIX}burst"

@@ -8,6 +8,8 @@ GANG = f"{KEY_PREFIX}gang"
 """The gang that a worker belongs to, as JSON. One annotation, not six: each one makes each write of the pod dearer."""
 JOB_NAME = f"{KEY_PREFIX}job-name"
 """The job's whole name, where it is too long for the label."""
+TEMPLATE = f"{KEY_PREFIX}template"
+"""On a StatefulSet or Deployment: the digest of the pod template that we wrote, which tells ours from defaults."""
 
 
 class Gang(msgspec.Struct, rename="camel", omit_defaults=True):

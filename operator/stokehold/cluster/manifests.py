@@ -13,15 +13,16 @@ from stokehold.api.names import (
     INDEX_LABEL,
     JOB_LABEL,
     MAIN_CONTAINER,
+    MANAGED_BY,
     TRACKING_FINALIZER,
 )
 from stokehold.api.times import format_time
 from stokehold.cluster.annotations import GANG, JOB_NAME, Gang
 from stokehold.model import names
 from stokehold.model.actions import AdmitJob, Note
-from stokehold.model.demand import worker_pod
+from stokehold.model.demand import shaped_pod
 from stokehold.model.merge import strategic_merge
-from stokehold.model.snapshot import Job
+from stokehold.model.snapshot import Job, OwnObject
 
 RENDEZVOUS_PORT = 29500
 EVICT_AFTER_SECONDS = 60
@@ -33,7 +34,7 @@ Manifest = dict[str, Any]
 def worker(action: AdmitJob, index: int) -> Manifest:
     """The pod of one worker, pinned to its node."""
     job = action.job
-    shaped = worker_pod(job.spec)
+    shaped = shaped_pod(job.spec, job.spec.gpus_per_node, "Never")
     metadata = {
         "name": names.pod_name(job.name, action.attempt, index),
         "namespace": job.namespace,
@@ -44,12 +45,12 @@ def worker(action: AdmitJob, index: int) -> Manifest:
     }
     main = _main_container(action, index, shaped["spec"])
     spec = strategic_merge(shaped["spec"], {"containers": [main]})
-    _main(spec)["env"] = main["env"]  # a merge keeps the user's variables in front, where ours would be unknown
-    _hide_gpus(spec)
+    main_container(spec)["env"] = main["env"]  # a merge keeps the user's variables in front, where ours are unknown
+    give_gpus(spec, job.spec.gpus_per_node, action.placement.gpu_resource)
     _identity(spec, action, index)
-    _shared_memory(spec)
+    add_shared_memory(spec)
     _checkpoint(spec, job)
-    _pin(spec, action.placement.nodes[index])
+    pin(spec, action.placement.nodes[index])
     spec.setdefault("enableServiceLinks", False)  # hundreds of variables in large namespaces
     if action.pod_priority_class:
         spec["priorityClassName"] = action.pod_priority_class
@@ -81,21 +82,24 @@ def service(job: Job) -> Manifest:
     }
 
 
-def event(job: Job, note: Note, at: datetime, reporter: str) -> Manifest:
-    """An Event about a job. Its name follows from the news, so that telling it again is refused, not repeated."""
-    digest = sha256(f"{job.uid} {note.key}".encode()).hexdigest()[:12]
+def event(about: OwnObject, note: Note, at: datetime, reporter: str) -> Manifest:
+    """An Event about one of our objects. Its name follows from the news, so that telling it again is refused.
+
+    Events about cluster-scoped objects live in the namespace default.
+    """
+    digest = sha256(f"{about.uid} {note.key}".encode()).hexdigest()[:12]
     time = format_time(at)
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{names.stem(job.name)}.{digest}", "namespace": job.namespace},
+        "metadata": {"name": f"{names.stem(about.name)}.{digest}", "namespace": about.namespace or "default"},
         "involvedObject": {
             "apiVersion": API_VERSION,
-            "kind": "TrainingJob",
-            "namespace": job.namespace,
-            "name": job.name,
-            "uid": job.uid,
-            "resourceVersion": job.resource_version,
+            "kind": about.KIND,
+            **({"namespace": about.namespace} if about.namespace else {}),
+            "name": about.name,
+            "uid": about.uid,
+            "resourceVersion": about.resource_version,
         },
         "type": "Warning" if note.warning else "Normal",
         "reason": note.reason,
@@ -109,20 +113,20 @@ def event(job: Job, note: Note, at: datetime, reporter: str) -> Manifest:
     }
 
 
-def owner_reference(job: Job) -> Manifest:
-    """The reference that makes the job the controller of an object."""
+def owner_reference(owner: OwnObject) -> Manifest:
+    """The reference that makes one of our objects the controller of another."""
     return {
         "apiVersion": API_VERSION,
-        "kind": "TrainingJob",
-        "name": job.name,
-        "uid": job.uid,
+        "kind": owner.KIND,
+        "name": owner.name,
+        "uid": owner.uid,
         "controller": True,
         "blockOwnerDeletion": True,
     }
 
 
 def _labels(job: Job) -> dict[str, str]:
-    return {JOB_LABEL: names.label_value(job.name), "app.kubernetes.io/managed-by": "stokehold"}
+    return {JOB_LABEL: names.label_value(job.name), **MANAGED_BY}
 
 
 def _annotations(action: AdmitJob, index: int) -> dict[str, str]:
@@ -147,11 +151,7 @@ def _main_container(action: AdmitJob, index: int, shaped: Mapping[str, Any]) -> 
     theirs = main.get("env", [])
     taken = {entry["name"] for entry in theirs}
     ours = [{"name": k, "value": v} for k, v in _environment(action, index).items() if k not in taken]
-    container: Manifest = {"name": MAIN_CONTAINER, "env": [*ours, *theirs]}
-    if gpus := action.job.spec.gpus_per_node:
-        amount = {action.placement.gpu_resource: str(gpus)}
-        container["resources"] = {"requests": amount, "limits": amount}
-    return container
+    return {"name": MAIN_CONTAINER, "env": [*ours, *theirs]}
 
 
 def _environment(action: AdmitJob, index: int) -> dict[str, str]:
@@ -175,17 +175,23 @@ def _environment(action: AdmitJob, index: int) -> dict[str, str]:
     }
     if job.spec.checkpoint:
         environment["CHECKPOINT_DIR"] = job.spec.checkpoint.path
-    if not gpus:
-        # Without a request the runtime would show every GPU of the node to a container that paid for none.
-        environment |= {"NVIDIA_VISIBLE_DEVICES": "void", "CUDA_VISIBLE_DEVICES": ""}
     return environment
 
 
-def _hide_gpus(spec: Manifest) -> None:
-    """Containers beside the main one get no GPU, so they see none, whatever variables their images set."""
+def give_gpus(spec: Manifest, gpus: int, resource: str) -> None:
+    """The GPUs go to the main container; all others see none, whatever variables their images set.
+
+    Without a request the runtime would show every GPU of the node to a container that paid for none.
+    """
+    hidden = [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
     for container in (*spec["containers"], *spec.get("initContainers", ())):
         if container["name"] != MAIN_CONTAINER:
-            container["env"] = [*container.get("env", ()), {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
+            container["env"] = [*container.get("env", ()), *hidden]
+        elif gpus:
+            for part in ("requests", "limits"):
+                container.setdefault("resources", {}).setdefault(part, {})[resource] = str(gpus)
+        else:
+            container["env"] = [*container.get("env", ()), *hidden, {"name": "CUDA_VISIBLE_DEVICES", "value": ""}]
 
 
 def _identity(spec: Manifest, action: AdmitJob, index: int) -> None:
@@ -194,9 +200,9 @@ def _identity(spec: Manifest, action: AdmitJob, index: int) -> None:
         spec["subdomain"] = names.service_name(action.job.name)
 
 
-def _shared_memory(spec: Manifest) -> None:
+def add_shared_memory(spec: Manifest) -> None:
     """NCCL and data loaders need more than the runtime's 64 MiB of /dev/shm."""
-    main = _main(spec)
+    main = main_container(spec)
     mounts = main.setdefault("volumeMounts", [])
     if any(mount.get("mountPath") == "/dev/shm" for mount in mounts):  # noqa: S108 - the path inside the pod
         return
@@ -211,14 +217,16 @@ def _checkpoint(spec: Manifest, job: Job) -> None:
     if checkpoint.claim_name is None:
         spec["terminationGracePeriodSeconds"] = max(1, round(checkpoint.grace_period.seconds))
         return  # the program saves to an object store by itself
-    _main(spec).setdefault("volumeMounts", []).append({"name": "stokehold-checkpoint", "mountPath": checkpoint.path})
+    main_container(spec).setdefault("volumeMounts", []).append(
+        {"name": "stokehold-checkpoint", "mountPath": checkpoint.path}
+    )
     spec.setdefault("volumes", []).append(
         {"name": "stokehold-checkpoint", "persistentVolumeClaim": {"claimName": checkpoint.claim_name}}
     )
     spec["terminationGracePeriodSeconds"] = max(1, round(checkpoint.grace_period.seconds))
 
 
-def _pin(spec: Manifest, node: str) -> None:
+def require_node(spec: Manifest, node: str) -> None:
     """Require this node by name, beside whatever the user's template asks of nodes; kube-scheduler still binds."""
     required = (
         spec.setdefault("affinity", {})
@@ -228,6 +236,11 @@ def _pin(spec: Manifest, node: str) -> None:
     pinned = {"key": "metadata.name", "operator": "In", "values": [node]}
     terms = required.get("nodeSelectorTerms") or [{}]
     required["nodeSelectorTerms"] = [term | {"matchFields": [pinned]} for term in terms]
+
+
+def pin(spec: Manifest, node: str) -> None:
+    """Require the node, and leave it soon when it does not answer."""
+    require_node(spec, node)
     spec.setdefault("tolerations", []).extend(
         {
             "key": f"node.kubernetes.io/{trouble}",
@@ -239,5 +252,6 @@ def _pin(spec: Manifest, node: str) -> None:
     )
 
 
-def _main(spec: Manifest) -> Manifest:
+def main_container(spec: Manifest) -> Manifest:
+    """The container that runs the user's image."""
     return next(c for c in spec["containers"] if c["name"] == MAIN_CONTAINER)

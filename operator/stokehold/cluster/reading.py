@@ -12,27 +12,41 @@ from stokehold.api.names import (
     FINISHED_ANNOTATION,
     INDEX_LABEL,
     JOB_LABEL,
+    KEY_PREFIX,
     MAIN_CONTAINER,
+    PLACEMENT_GATE,
+    SERVING_LABEL,
     TRACKING_FINALIZER,
+    WORKSPACE_LABEL,
 )
+from stokehold.api.v1alpha1.dev_workspace import DevWorkspace
+from stokehold.api.v1alpha1.gpu_node import GPUNode
+from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaim
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePool
 from stokehold.api.v1alpha1.gpu_queue import GPUQueue
+from stokehold.api.v1alpha1.inference_pool import InferencePool
 from stokehold.api.v1alpha1.training_job import FAILED, SUCCEEDED, TrainingJob, TrainingJobStatus
 from stokehold.cluster import wire
-from stokehold.cluster.annotations import GANG, JOB_NAME, Gang
+from stokehold.cluster.annotations import GANG, JOB_NAME, TEMPLATE, Gang
 from stokehold.model import accounting
-from stokehold.model.demand import demand_of
+from stokehold.model.demand import demand_of, replica_demand, workspace_demand
 from stokehold.model.snapshot import (
+    Claim,
     Job,
+    Member,
     Namespace,
     Node,
     NodePool,
     Pod,
+    PodSet,
     PriorityClass,
     Proof,
     Queue,
     Resources,
+    ServingPool,
+    Sighting,
     Worker,
+    Workspace,
 )
 from stokehold.model.taints import Taint
 
@@ -72,7 +86,7 @@ def read_pod(raw: wire.Pod) -> Pod:
     """A pod; its requests are charged to the node it is bound to, else to the one that we pinned it to."""
     meta, status = raw.metadata, raw.status
     controller = next((ref for ref in meta.owner_references if ref.controller), None)
-    worker = _worker(meta)
+    worker, member = _worker(meta), _member(meta)
     conditions = {condition.type: condition for condition in status.conditions}
     scheduled = conditions.get("PodScheduled")
     ended = _end_of_main(status)
@@ -82,10 +96,12 @@ def read_pod(raw: wire.Pod) -> Pod:
         uid=meta.uid,
         phase=status.phase,
         requests=_pod_requests(raw.spec),
-        node=raw.spec.node_name or (_pinned_node(raw.spec) if worker else ""),
+        node=raw.spec.node_name or (_pinned_node(raw.spec) if worker or member else ""),
         bound=bool(raw.spec.node_name),
         owner_uid=controller.uid if controller else "",
         worker=worker,
+        member=member,
+        gated=any(gate.name == PLACEMENT_GATE for gate in raw.spec.scheduling_gates),
         tracked=TRACKING_FINALIZER in meta.finalizers,
         terminating_since=meta.deletion_timestamp,
         created_at=meta.creation_timestamp,
@@ -153,19 +169,7 @@ def read_job(raw: wire.OwnKind, known: "Job | Unreadable | None" = None) -> "Job
             spec, status, demand = parsed.spec, parsed.status or TrainingJobStatus(), demand_of(parsed.spec)
     except ValueError as error:
         return Unreadable(meta.namespace, meta.name, meta.uid, meta.resource_version, _first_line(error))
-    return Job(
-        namespace=meta.namespace,
-        name=meta.name,
-        uid=meta.uid,
-        resource_version=meta.resource_version,
-        generation=meta.generation,
-        created_at=meta.creation_timestamp or EPOCH,
-        spec=spec,
-        status=status,
-        demand=demand,
-        proof=_proof(meta.annotations, status),
-        deleting=meta.deletion_timestamp is not None,
-    )
+    return Job(**_identity(meta), spec=spec, status=status, demand=demand, proof=_proof(meta.annotations, status))
 
 
 def read_queue(raw: wire.OwnKind) -> Queue:
@@ -178,6 +182,72 @@ def read_node_pool(raw: wire.OwnKind) -> NodePool:
     """A GPUNodePool; raises ValueError when it cannot be understood."""
     parsed = GPUNodePool.read(_document("GPUNodePool", raw))
     return NodePool(raw.metadata.name, raw.metadata.uid, parsed.spec)
+
+
+def read_workspace(raw: wire.OwnKind) -> Workspace:
+    """A DevWorkspace without its pods; raises ValueError when it cannot be understood."""
+    parsed = DevWorkspace.read(_document("DevWorkspace", raw))
+    ours = {key: value for key, value in raw.metadata.annotations.items() if key.startswith(KEY_PREFIX)}
+    return Workspace(
+        **_identity(raw.metadata),
+        spec=parsed.spec,
+        status=parsed.status,
+        demand=workspace_demand(parsed.spec),
+        annotations=ours,
+    )
+
+
+def read_serving_pool(raw: wire.OwnKind) -> ServingPool:
+    """An InferencePool without its pods; raises ValueError when it cannot be understood."""
+    parsed = InferencePool.read(_document("InferencePool", raw))
+    return ServingPool(
+        **_identity(raw.metadata), spec=parsed.spec, status=parsed.status, demand=replica_demand(parsed.spec)
+    )
+
+
+def read_claim(raw: wire.OwnKind) -> Claim:
+    """A GPUNodeClaim; raises ValueError when it cannot be understood."""
+    parsed = GPUNodeClaim.read(_document("GPUNodeClaim", raw))
+    return Claim(
+        **_identity(raw.metadata),
+        spec=parsed.spec,
+        status=parsed.status,
+        finalizers=tuple(raw.metadata.finalizers),
+    )
+
+
+def read_sighting(raw: wire.OwnKind) -> Sighting:
+    """A GPUNode; raises ValueError when it cannot be understood."""
+    return Sighting(raw.metadata.name, GPUNode.read(_document("GPUNode", raw)).status)
+
+
+def read_pod_set(raw: wire.PodSet) -> PodSet:
+    """A StatefulSet or Deployment of ours."""
+    meta = raw.metadata
+    owner = next((ref.uid for ref in meta.owner_references if ref.controller), "")
+    return PodSet(
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=meta.uid,
+        resource_version=meta.resource_version,
+        owner_uid=owner,
+        replicas=raw.spec.replicas,
+        ready_replicas=raw.status.ready_replicas,
+        node=_pinned_node(raw.spec.template.spec),
+        template=meta.annotations.get(TEMPLATE, ""),
+    )
+
+
+def _identity(meta: wire.Metadata) -> dict[str, Any]:
+    return {
+        "namespace": meta.namespace,
+        "name": meta.name,
+        "uid": meta.uid,
+        "resource_version": meta.resource_version,
+        "generation": meta.generation,
+        "created_at": meta.creation_timestamp or EPOCH,
+        "deleting": meta.deletion_timestamp is not None,
+    }
 
 
 def _document(kind: str, raw: wire.OwnKind) -> dict[str, Any]:
@@ -241,6 +311,13 @@ def _worker(meta: wire.Metadata) -> Worker | None:
         )
     except (KeyError, ValueError):  # what is no JSON of ours is a ValueError too
         return None
+
+
+def _member(meta: wire.Metadata) -> Member | None:
+    for kind, label in (("DevWorkspace", WORKSPACE_LABEL), ("InferencePool", SERVING_LABEL)):
+        if name := meta.labels.get(label):
+            return Member(kind, name)
+    return None
 
 
 def _pinned_node(spec: wire.PodSpec) -> str:

@@ -4,27 +4,37 @@ The indexes here answer two questions without a walk over all pods: what each no
 belong to which job. A snapshot is then a few shallow copies, so planners may take as long as they like with it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
 from stokehold.cluster.reading import Unreadable, settle
 from stokehold.cluster.store import Key
+from stokehold.model import names
 from stokehold.model.accounting import total
 from stokehold.model.snapshot import (
+    Claim,
     Job,
+    Member,
     Namespace,
     Node,
     NodePool,
+    OwnObject,
     Pod,
+    PodSet,
     PriorityClass,
     Queue,
     Resources,
+    ServingPool,
+    Sighting,
     Snapshot,
+    Workspace,
 )
 
 T = TypeVar("T")
+W = TypeVar("W", Job, Workspace, ServingPool)
+S = TypeVar("S", Workspace, ServingPool)
 Wake = Callable[[], None]
 Clock = Callable[[], datetime]
 
@@ -45,6 +55,44 @@ class Shelf(Generic[T]):
     def on_delete(self, key: Key, old: T) -> None:
         """Forget it."""
         self.values.pop(key[1], None)
+        self._wake()
+
+
+class Namespaced(Generic[T]):
+    """Values by namespace and name; wakes the cycle when one changes."""
+
+    def __init__(self, wake: Wake) -> None:
+        self.values: dict[Key, T] = {}
+        self._wake = wake
+
+    def on_upsert(self, key: Key, old: T | None, new: T) -> None:
+        """Keep the new value."""
+        self.values[key] = new
+        if old != new:
+            self._wake()
+
+    def on_delete(self, key: Key, old: T) -> None:
+        """Forget it."""
+        self.values.pop(key, None)
+        self._wake()
+
+
+class PodSets:
+    """StatefulSets or Deployments by the uid of the object of ours that owns them."""
+
+    def __init__(self, wake: Wake) -> None:
+        self.by_owner: dict[str, PodSet] = {}
+        self._wake = wake
+
+    def on_upsert(self, key: Key, old: PodSet | None, new: PodSet) -> None:
+        """Keep the new value."""
+        self.by_owner[new.owner_uid] = new
+        if old != new:
+            self._wake()
+
+    def on_delete(self, key: Key, old: PodSet) -> None:
+        """Forget it."""
+        self.by_owner.pop(old.owner_uid, None)
         self._wake()
 
 
@@ -77,6 +125,8 @@ class Pods:
         self.by_owner: dict[str, dict[Key, Pod]] = {}
         self.strays: dict[Key, Pod] = {}
         """Workers without an owner; nobody's job."""
+        self.by_member: dict[tuple[str, Member], dict[Key, Pod]] = {}
+        """Pods of workspaces and of serving pools, by namespace and label."""
         self._by_node: dict[str, dict[Key, Resources]] = {}
         self._used: dict[str, Resources] = {}
         self._stale: set[str] = set()
@@ -91,8 +141,8 @@ class Pods:
         if new.node and not new.is_over:
             self._by_node.setdefault(new.node, {})[key] = new.requests
             self._stale.add(new.node)
-        if new.worker is not None:
-            self._home(new)[key] = new
+        if (home := self._home(new)) is not None:
+            home[key] = new
         self._wake()
 
     def on_delete(self, key: Key, old: Pod) -> None:
@@ -111,8 +161,12 @@ class Pods:
         self._stale.clear()
         return dict(self._used)
 
-    def _home(self, pod: Pod) -> dict[Key, Pod]:
-        return self.by_owner.setdefault(pod.owner_uid, {}) if pod.owner_uid else self.strays
+    def _home(self, pod: Pod) -> dict[Key, Pod] | None:
+        if pod.worker is not None:
+            return self.by_owner.setdefault(pod.owner_uid, {}) if pod.owner_uid else self.strays
+        if pod.member is not None:
+            return self.by_member.setdefault((pod.namespace, pod.member), {})
+        return None
 
     def _take_out(self, key: Key, pod: Pod) -> None:
         if pod.node and (pods := self._by_node.get(pod.node)) is not None:
@@ -120,12 +174,16 @@ class Pods:
             if not pods:
                 del self._by_node[pod.node]
             self._stale.add(pod.node)
-        if pod.worker is None:
-            return
         home = self._home(pod)
+        if home is None:
+            return
         home.pop(key, None)
-        if pod.owner_uid and not home:
-            del self.by_owner[pod.owner_uid]
+        if home:
+            return
+        if pod.worker is not None:
+            self.by_owner.pop(pod.owner_uid, None)
+        elif pod.member is not None:
+            self.by_member.pop((pod.namespace, pod.member), None)
 
 
 class Jobs:
@@ -166,19 +224,28 @@ class Cluster:
         self.node_pools: Shelf[NodePool] = Shelf(wake)
         self.priority_classes: Shelf[PriorityClass] = Shelf(wake)
         self.namespaces: Shelf[Namespace] = Shelf(wake)
+        self.claims: Shelf[Claim] = Shelf(wake)
+        self.sightings: Shelf[Sighting] = Shelf(wake)
+        self.workspaces: Namespaced[Workspace] = Namespaced(wake)
+        self.serving_pools: Namespaced[ServingPool] = Namespaced(wake)
+        self.stateful_sets = PodSets(wake)
+        self.deployments = PodSets(wake)
         self._refusals: dict[str, tuple[str, datetime]] = {}
         self._clock = clock
 
-    def note_refusal(self, job: Job, message: str) -> None:
-        """Remember in whose words the API server refused a job's pods; an empty message forgets it."""
+    def note_refusal(self, owner: OwnObject, message: str) -> None:
+        """Remember in whose words the API server refused an object's children; an empty message forgets it."""
         if message:
-            self._refusals[job.uid] = (message, self._clock())
+            self._refusals[owner.uid] = (message, self._clock())
         else:
-            self._refusals.pop(job.uid, None)
+            self._refusals.pop(owner.uid, None)
 
     def snapshot(self) -> Snapshot:
         """The cluster now."""
-        jobs = {key: self._with_pods(job) for key, job in self.jobs.values.items()}
+        jobs = {key: self._complete(job, self.pods.by_owner.get(job.uid)) for key, job in self.jobs.values.items()}
+        workspaces = {key: self._with_pod_set(w, self.stateful_sets) for key, w in self.workspaces.values.items()}
+        serving = {key: self._with_pod_set(p, self.deployments) for key, p in self.serving_pools.values.items()}
+        self._forget_refusals([*jobs.values(), *workspaces.values(), *serving.values()])
         return Snapshot(
             taken_at=self._clock(),
             nodes=dict(self.nodes.values),
@@ -189,20 +256,32 @@ class Cluster:
             queues=dict(self.queues.values),
             priority_classes=dict(self.priority_classes.values),
             namespaces=dict(self.namespaces.values),
+            workspaces=workspaces,
+            serving_pools=serving,
+            claims=dict(self.claims.values),
+            sightings=dict(self.sightings.values),
         )
 
-    def _with_pods(self, job: Job) -> Job:
-        pods = self.pods.by_owner.get(job.uid)
-        refusal = self._refusals.get(job.uid) if self._refusals else None
+    def _complete(self, owner: W, pods: dict[Key, Pod] | None) -> W:
+        refusal = self._refusals.get(owner.uid) if self._refusals else None
         if pods is None and refusal is None:
-            return job
+            return owner
         message, at = refusal or ("", None)
-        return replace(job, pods=tuple((pods or {}).values()), create_error=message, create_failed_at=at)
+        return replace(owner, pods=tuple((pods or {}).values()), create_error=message, create_failed_at=at)
+
+    def _with_pod_set(self, owner: S, pod_sets: PodSets) -> S:
+        member = Member(owner.KIND, names.label_value(owner.name))
+        complete = self._complete(owner, self.pods.by_member.get((owner.namespace, member)))
+        pod_set = pod_sets.by_owner.get(owner.uid)
+        return complete if pod_set is None else replace(complete, pod_set=pod_set)
+
+    def _forget_refusals(self, owners: Iterable[OwnObject]) -> None:
+        if self._refusals:
+            alive = {owner.uid for owner in owners}
+            self._refusals = {uid: refusal for uid, refusal in self._refusals.items() if uid in alive}
 
     def _orphans(self, jobs: dict[Key, Job]) -> tuple[Pod, ...]:
         """Workers without a job. One whose job cannot be read has a job all the same, and is left alone."""
         alive = {job.uid for job in jobs.values()} | {bad.uid for bad in self.jobs.unreadable.values()}
         gone = [pods for uid, pods in self.pods.by_owner.items() if uid not in alive]
-        for uid in [uid for uid in self._refusals if uid not in alive]:
-            del self._refusals[uid]
         return (*self.pods.strays.values(), *(pod for pods in gone for pod in pods.values()))

@@ -80,10 +80,17 @@ class Affinity(msgspec.Struct, rename="camel"):
     node_affinity: NodeAffinity | None = None
 
 
+class SchedulingGate(msgspec.Struct):
+    """What keeps kube-scheduler from looking at a pod."""
+
+    name: str
+
+
 class PodSpec(msgspec.Struct, rename="camel"):
     """What a pod asks for and where it is."""
 
     node_name: str = ""
+    scheduling_gates: list[SchedulingGate] = []
     containers: list[Container] = []
     init_containers: list[Container] = []
     overhead: Quantities = {}
@@ -199,3 +206,30 @@ class OwnKind(msgspec.Struct):
     metadata: Metadata
     spec: dict[str, Any] = {}
     status: dict[str, Any] = {}
+
+
+class PodTemplate(msgspec.Struct):
+    """The template of a PodSet, its node affinity alone."""
+
+    spec: PodSpec = msgspec.field(default_factory=PodSpec)
+
+
+class PodSetSpec(msgspec.Struct):
+    """How many pods of which kind."""
+
+    replicas: int = 1
+    template: PodTemplate = msgspec.field(default_factory=PodTemplate)
+
+
+class PodSetStatus(msgspec.Struct, rename="camel"):
+    """How many of them are ready."""
+
+    ready_replicas: int = 0
+
+
+class PodSet(msgspec.Struct):
+    """A StatefulSet or a Deployment."""
+
+    metadata: Metadata
+    spec: PodSetSpec = msgspec.field(default_factory=PodSetSpec)
+    status: PodSetStatus = msgspec.field(default_factory=PodSetStatus)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
-from stokehold.cluster.apply import Applier, Caches, Writer
+from stokehold.cluster.apply import Applier, Writer, Writes
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.connection import blocking_http
 from stokehold.cluster.leases import LeaseElector
@@ -39,10 +39,9 @@ class Operator:
         self._watches = Watches(api, self._cluster)
         self._elector = self._make_elector()
         writer = Writer(settings.identity, self._elector.check)
-        caches = Caches(self._watches.pods, self._watches.jobs)
-        self._applier = Applier(api, self._cluster, caches, writer, clock.now, _count_action)
-        pace = Pace(settings.debounce_seconds, settings.resync_seconds)
-        self._scheduling = Cycle("scheduling", self._cluster.snapshot, self._plan_scheduling, self._applier.apply, pace)
+        writes = Writes(api, self._watches, writer, clock.now)
+        self._applier = Applier(writes, self._cluster, _count_action)
+        self._cycles = (self._cycle("scheduling", self._plan_scheduling),)
         self._health = HealthServer(metrics.REGISTRY, alive=list, ready=self._problems, refresh=self._refresh_metrics)
 
     async def run(self) -> int:
@@ -54,7 +53,7 @@ class Operator:
         log.info("starting", identity=settings.identity, metrics_port=port)
         tasks = [
             asyncio.create_task(self._guard("watches", self._watches.run())),
-            asyncio.create_task(self._guard("scheduling", self._lead())),
+            asyncio.create_task(self._guard("planning", self._lead())),
         ]
         try:
             await admission.serve(settings, self._cluster.snapshot, self._stop)
@@ -77,8 +76,10 @@ class Operator:
         await self._leads.wait()
         metrics.LEADER.set(1)
         log.info("leading", transitions=self._elector.transitions)
-        self._scheduling.wake()
-        await self._scheduling.run()
+        self._wake()
+        async with asyncio.TaskGroup() as group:
+            for cycle in self._cycles:
+                group.create_task(cycle.run(), name=cycle.name)
 
     async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """The end of any part is the end of the process; a new one starts from what the API server holds."""
@@ -116,7 +117,13 @@ class Operator:
         self._stop.set()
 
     def _wake(self) -> None:
-        self._scheduling.wake()
+        for cycle in self._cycles:
+            cycle.wake()
+
+    def _cycle(self, name: str, plan: Callable[[Snapshot], Iterable[Action]]) -> Cycle:
+        """One planner's loop; all read the same cluster and write through the same applier."""
+        pace = Pace(self._settings.debounce_seconds, self._settings.resync_seconds)
+        return Cycle(name, self._cluster.snapshot, plan, self._applier.apply, pace)
 
     def _plan_scheduling(self, snapshot: Snapshot) -> Iterable[Action]:
         actions = list(plan_scheduling(snapshot, self._settings.scheduling))

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from prometheus_client import Gauge
 
 from stokehold.api.v1alpha1 import training_job as api
-from stokehold.model.actions import Action, FinishJob, WriteJobStatus
-from stokehold.model.snapshot import Snapshot
+from stokehold.model.actions import Action, FinishJob, WriteStatus
+from stokehold.model.snapshot import Job, Snapshot
 from stokehold.observability import metrics
 from stokehold.planning.placement.pools import resolve_pools
 from stokehold.planning.scheduling.queueing import queue_of
@@ -22,7 +22,7 @@ def count_actions(actions: Iterable[Action], snapshot: Snapshot) -> None:
             case FinishJob():
                 queue = queue_of(action.job, snapshot)
                 metrics.JOBS_FINISHED.labels(queue, action.proof.reason).inc()
-            case WriteJobStatus():
+            case WriteStatus():
                 _count_status(action, snapshot)
             case _:
                 pass  # counted by outcome where they are carried out
@@ -48,8 +48,10 @@ def count_state(snapshot: Snapshot) -> None:
     _count_gpus(snapshot)
 
 
-def _count_status(action: WriteJobStatus, snapshot: Snapshot) -> None:
-    job, phase = action.job, action.status.get("phase")
+def _count_status(action: WriteStatus, snapshot: Snapshot) -> None:
+    job, phase = action.subject, action.status.get("phase")
+    if not isinstance(job, Job):
+        return
     if phase == api.RUNNING and job.status.start_time is None:
         waited = (snapshot.taken_at - job.created_at).total_seconds()
         metrics.JOB_WAIT_SECONDS.labels(queue_of(job, snapshot)).observe(waited)

@@ -4,18 +4,24 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from stokehold.api.names import MANAGED_BY
 from stokehold.cluster import resources, wire
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.informers import Informer
 from stokehold.cluster.reading import (
     Unreadable,
+    read_claim,
     read_job,
     read_namespace,
     read_node,
     read_node_pool,
     read_pod,
+    read_pod_set,
     read_priority_class,
     read_queue,
+    read_serving_pool,
+    read_sighting,
+    read_workspace,
 )
 from stokehold.cluster.snapshots import Cluster
 from stokehold.cluster.store import Listener
@@ -40,23 +46,39 @@ class Watches:
             return read_job(raw, jobs.values.get((raw.metadata.namespace, raw.metadata.name)))
 
         def watch(
-            resource: resources.Resource, form: type[W], convert: Callable[[W], T], listener: Listener[T]
+            resource: resources.Resource,
+            form: type[W],
+            convert: Callable[[W], T],
+            listener: Listener[T],
+            labels: str | None = None,
         ) -> Informer[T]:
-            return Informer(api, resource, wire=form, convert=convert, listener=listener, record=count)
+            return Informer(
+                api, resource, wire=form, convert=convert, listener=listener, label_selector=labels, record=count
+            )
 
         own = wire.OwnKind
+        managed = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
         self.pods = watch(resources.PODS, wire.Pod, read_pod, cluster.pods)
         self.jobs = watch(resources.TRAINING_JOBS, own, convert_job, jobs)
+        self.workspaces = watch(resources.DEV_WORKSPACES, own, read_workspace, cluster.workspaces)
+        self.stateful_sets = watch(
+            resources.STATEFUL_SETS, wire.PodSet, read_pod_set, cluster.stateful_sets, labels=managed
+        )
+        self.serving_pools = watch(resources.INFERENCE_POOLS, own, read_serving_pool, cluster.serving_pools)
+        self.deployments = watch(resources.DEPLOYMENTS, wire.PodSet, read_pod_set, cluster.deployments, labels=managed)
+        self.claims = watch(resources.GPU_NODE_CLAIMS, own, read_claim, cluster.claims)
         self._others: tuple[Informer[Any], ...] = (
             watch(resources.NODES, wire.Node, read_node, cluster.nodes),
             watch(resources.NAMESPACES, wire.Namespace, read_namespace, cluster.namespaces),
             watch(resources.PRIORITY_CLASSES, wire.PriorityClass, read_priority_class, cluster.priority_classes),
             watch(resources.GPU_QUEUES, own, read_queue, cluster.queues),
             watch(resources.GPU_NODE_POOLS, own, read_node_pool, cluster.node_pools),
+            watch(resources.GPU_NODES, own, read_sighting, cluster.sightings),
         )
 
     def __iter__(self) -> Iterator[Informer[Any]]:
-        return iter((self.pods, self.jobs, *self._others))
+        written = (self.pods, self.jobs, self.workspaces, self.stateful_sets)
+        return iter((*written, self.serving_pools, self.deployments, self.claims, *self._others))
 
     async def run(self) -> None:
         """Keep all of them fresh until cancelled."""

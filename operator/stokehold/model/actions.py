@@ -7,12 +7,12 @@ that the newer state would not allow (deterministic names, uid and resourceVersi
 from dataclasses import dataclass
 from typing import Any
 
-from stokehold.model.snapshot import Job, Pod, Proof
+from stokehold.model.snapshot import Job, OwnObject, Pod, Proof, ServingPool, Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a gang goes: one pool, one GPU type, and a node for each index."""
+    """Where work goes: one pool, one GPU type, and a node for each of its pods."""
 
     pool: str
     gpu_type: str
@@ -23,7 +23,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """An Event for the job's owner; `key` makes its name, so that the same news is told once."""
+    """An Event for the object's owner; `key` makes its name, so that the same news is told once."""
 
     reason: str
     message: str
@@ -45,14 +45,14 @@ class AdmitJob:
 
 
 @dataclass(frozen=True, slots=True)
-class WriteJobStatus:
-    """Replace the job's status; refused by the API server if the job has changed since the snapshot."""
+class WriteStatus:
+    """Replace an object's status; refused by the API server if the object has changed since the snapshot."""
 
-    job: Job
+    subject: OwnObject
     status: dict[str, Any]
     notes: tuple[Note, ...] = ()
     closes_attempt: str = ""
-    """The reason for which it closes the current attempt, if it does."""
+    """The reason for which it closes a job's current attempt, if it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,4 +84,22 @@ class DeletePod:
     why: str
 
 
-Action = AdmitJob | WriteJobStatus | FinishJob | ReleasePod | DeletePod
+@dataclass(frozen=True, slots=True)
+class StartWorkspace:
+    """Pin the workspace's StatefulSet to the node chosen for it and give it one replica; make what is missing first."""
+
+    workspace: Workspace
+    placement: Placement
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceReplica:
+    """Pin a replica's pod to its node and lift its scheduling gate, in one patch."""
+
+    pool: ServingPool
+    pod: Pod
+    placement: Placement
+
+
+Action = AdmitJob | WriteStatus | FinishJob | ReleasePod | DeletePod | StartWorkspace | PlaceReplica

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from stokehold.api.names import MAIN_CONTAINER
+from stokehold.api.v1alpha1.dev_workspace import DevWorkspaceSpec
+from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec
 from stokehold.model.accounting import requests_of
 from stokehold.model.merge import strategic_merge
@@ -88,28 +90,38 @@ class Demand:
 
 def demand_of(spec: TrainingJobSpec) -> Demand:
     """The demand of a TrainingJob, computed from the very pod that would be created."""
-    pod = worker_pod(spec)["spec"]
     topology = spec.topology
-    return Demand(
+    return _demand(
+        shaped_pod(spec, spec.gpus_per_node, "Never"),
         count=spec.num_nodes,
         min_count=spec.min_nodes or spec.num_nodes,
         gpus=spec.gpus_per_node,
-        requests=tuple(sorted(requests_of(pod).items())),
         gpu_types=tuple(spec.gpu_types or ()),
         capacity_classes=tuple(spec.capacity or ()),
         data_class=spec.data_class or "",
         required_topology=(topology.required or "") if topology else "",
         preferred_topology=(topology.preferred or "") if topology else "",
-        tolerations=tuple(_toleration(t) for t in pod.get("tolerations", ())),
-        node_selector=tuple(sorted(pod.get("nodeSelector", {}).items())),
-        node_affinity=_affinity(pod),
     )
 
 
-def worker_pod(spec: TrainingJobSpec) -> dict[str, Any]:
-    """The worker's pod as far as the user shapes it: without GPUs, placement, identity and rendezvous.
+def workspace_demand(spec: DevWorkspaceSpec) -> Demand:
+    """The demand of a DevWorkspace that runs: one pod."""
+    pod = shaped_pod(spec, spec.gpus, "Always")
+    return _demand(pod, count=1, min_count=1, gpus=spec.gpus, gpu_types=tuple(spec.gpu_types))
 
-    Gives {"metadata": {...}, "spec": {...}}; `cluster/manifests` adds the rest when the gang is admitted.
+
+def replica_demand(spec: InferencePoolSpec) -> Demand:
+    """The demand of one replica of an InferencePool."""
+    pod = shaped_pod(spec, spec.gpus_per_replica, "Always")
+    return _demand(pod, count=1, min_count=1, gpus=spec.gpus_per_replica, gpu_types=tuple(spec.gpu_types))
+
+
+def shaped_pod(
+    spec: TrainingJobSpec | DevWorkspaceSpec | InferencePoolSpec, gpus: int, restart_policy: str
+) -> dict[str, Any]:
+    """The pod as far as its user shapes it: without GPUs, placement, identity and what we inject.
+
+    Gives {"metadata": {...}, "spec": {...}}; `cluster/manifests` adds the rest when the work is admitted.
     """
     container: dict[str, Any] = {"name": MAIN_CONTAINER, "image": spec.image}
     for name in ("command", "args", "env", "env_from", "resources", "volume_mounts"):
@@ -118,14 +130,25 @@ def worker_pod(spec: TrainingJobSpec) -> dict[str, Any]:
     base: dict[str, Any] = {
         "metadata": {},
         "spec": {
-            "restartPolicy": "Never",
+            "restartPolicy": restart_policy,
             "containers": [container],
-            "tolerations": _gpu_tolerations() if spec.gpus_per_node else [],
+            "tolerations": _gpu_tolerations() if gpus else [],
         },
     }
     if spec.volumes:
         base["spec"]["volumes"] = _plain(spec.volumes)
     return strategic_merge(base, _plain(spec.pod_template or {}))
+
+
+def _demand(shaped: Mapping[str, Any], **fields: Any) -> Demand:
+    pod = shaped["spec"]
+    return Demand(
+        requests=tuple(sorted(requests_of(pod).items())),
+        tolerations=tuple(_toleration(t) for t in pod.get("tolerations", ())),
+        node_selector=tuple(sorted(pod.get("nodeSelector", {}).items())),
+        node_affinity=_affinity(pod),
+        **fields,
+    )
 
 
 def _gpu_tolerations() -> list[dict[str, str]]:

@@ -38,6 +38,16 @@ def service_name(job: str) -> str:
     return f"{stem(job)}-gang"
 
 
+def workspace_name(workspace: str) -> str:
+    """The StatefulSet and the Service of a workspace."""
+    return stem(workspace)
+
+
+def volume_claim_name(workspace: str) -> str:
+    """The claim for the files of a workspace."""
+    return f"{stem(workspace)}-home"
+
+
 def label_value(name: str) -> str:
     """The name as a label value: itself where it fits."""
     return name if len(name) <= LONGEST_LABEL else stem(name, LONGEST_LABEL)

@@ -8,9 +8,14 @@ from a saved one. `None` means unknown and is never treated as zero.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import ClassVar
 
+from stokehold.api.v1alpha1.dev_workspace import DevWorkspaceSpec, DevWorkspaceStatus
+from stokehold.api.v1alpha1.gpu_node import GPUNodeStatus
+from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaimSpec, GPUNodeClaimStatus
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec
 from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec
+from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec, InferencePoolStatus
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
 from stokehold.model.demand import Demand
 from stokehold.model.taints import Taint
@@ -50,6 +55,14 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """What our label on a pod says: which DevWorkspace or InferencePool of its namespace it belongs to."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """A pod, reduced to what accounting and life cycle need.
 
@@ -65,6 +78,9 @@ class Pod:
     bound: bool = False
     owner_uid: str = ""
     worker: Worker | None = None
+    member: Member | None = None
+    gated: bool = False
+    """Waits behind our scheduling gate until the ledger has chosen a node."""
     tracked: bool = False
     """Carries our finalizer: its outcome has not been recorded yet."""
     terminating_since: datetime | None = None
@@ -103,30 +119,109 @@ class Proof:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A TrainingJob with the pods that name it as their owner, whatever attempt they belong to."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnObject:
+    """An object of one of our kinds; cluster-scoped ones have the namespace ""."""
 
-    namespace: str
+    KIND: ClassVar[str]
+
+    namespace: str = ""
     name: str
     uid: str
     resource_version: str
     generation: int
     created_at: datetime
-    spec: TrainingJobSpec
-    status: TrainingJobStatus
-    demand: Demand
-    pods: tuple[Pod, ...] = ()
-    proof: Proof | None = None
     deleting: bool = False
-    create_error: str = ""
-    """Why the API server refused this job's pods or Service the last time, in its words."""
-    create_failed_at: datetime | None = None
 
     @property
     def key(self) -> tuple[str, str]:
         """Namespace and name."""
         return (self.namespace, self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(OwnObject):
+    """A TrainingJob with the pods that name it as their owner, whatever attempt they belong to."""
+
+    KIND = "TrainingJob"
+
+    spec: TrainingJobSpec
+    status: TrainingJobStatus
+    demand: Demand
+    pods: tuple[Pod, ...] = ()
+    proof: Proof | None = None
+    create_error: str = ""
+    """Why the API server refused this job's pods or Service the last time, in its words."""
+    create_failed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PodSet:
+    """A StatefulSet or Deployment of ours: the replicas it should have, and on which node its template pins them."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    owner_uid: str
+    replicas: int
+    ready_replicas: int = 0
+    node: str = ""
+    template: str = ""
+    """The digest of the pod template that we last wrote, from an annotation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace(OwnObject):
+    """A DevWorkspace with its StatefulSet and its pods (one, or two while the old one still terminates)."""
+
+    KIND = "DevWorkspace"
+
+    spec: DevWorkspaceSpec
+    status: DevWorkspaceStatus
+    demand: Demand
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Ours alone (stokehold.dev/...): how users ask for a snooze."""
+    pod_set: PodSet | None = None
+    pods: tuple[Pod, ...] = ()
+    create_error: str = ""
+    """Why the API server refused its StatefulSet, volume or Service the last time, in its words."""
+    create_failed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingPool(OwnObject):
+    """An InferencePool with its Deployment and the pods of all its replicas."""
+
+    KIND = "InferencePool"
+
+    spec: InferencePoolSpec
+    status: InferencePoolStatus
+    demand: Demand
+    pod_set: PodSet | None = None
+    pods: tuple[Pod, ...] = ()
+    create_error: str = ""
+    """Why the API server refused its Deployment or Service the last time, in its words."""
+    create_failed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim(OwnObject):
+    """A GPUNodeClaim: one node asked for."""
+
+    KIND = "GPUNodeClaim"
+
+    spec: GPUNodeClaimSpec
+    status: GPUNodeClaimStatus
+    finalizers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What the agent of a node wrote last: a GPUNode. Its age is for the planner to judge."""
+
+    node: str
+    status: GPUNodeStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,3 +276,8 @@ class Snapshot:
     queues: Mapping[str, Queue] = field(default_factory=dict)
     priority_classes: Mapping[str, PriorityClass] = field(default_factory=dict)
     namespaces: Mapping[str, Namespace] = field(default_factory=dict)
+    workspaces: Mapping[tuple[str, str], Workspace] = field(default_factory=dict)
+    serving_pools: Mapping[tuple[str, str], ServingPool] = field(default_factory=dict)
+    claims: Mapping[str, Claim] = field(default_factory=dict)
+    sightings: Mapping[str, Sighting] = field(default_factory=dict)
+    """By node; a node without an agent has none."""

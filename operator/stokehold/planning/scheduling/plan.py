@@ -1,9 +1,9 @@
-"""What to do about TrainingJobs now.
+"""What to do about work that wants GPUs now.
 
     release   pods whose job is gone, or that ended with an attempt that has been recorded
     close     attempts that are over: finished, failed, lost, suspended, too long
     complete  gangs of which only a part was created before somebody died
-    admit     waiting jobs, by priority and age, whole or not at all
+    admit     waiting gangs, workspaces and replicas, by priority and age, whole or not at all
     report    what users should know: running, or why not
 
 Each step looks at the snapshot alone, so the order of the actions is the order in which they may be carried out,
@@ -12,7 +12,7 @@ and a plan that was carried out in part is simply made again.
 
 from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from stokehold.api.v1alpha1 import training_job as api
 from stokehold.model.actions import (
@@ -22,11 +22,13 @@ from stokehold.model.actions import (
     FinishJob,
     Note,
     Placement,
+    PlaceReplica,
     ReleasePod,
-    WriteJobStatus,
+    StartWorkspace,
+    WriteStatus,
 )
 from stokehold.model.demand import Demand
-from stokehold.model.reasons import Eviction, Waiting
+from stokehold.model.reasons import Eviction
 from stokehold.model.snapshot import Job, Pod, Snapshot
 from stokehold.planning.placement.explain import Explanation, explain
 from stokehold.planning.placement.ledger import Ledger
@@ -36,10 +38,24 @@ from stokehold.planning.scheduling import reporting
 from stokehold.planning.scheduling.attempts import Attempt, current_attempt, is_over
 from stokehold.planning.scheduling.backoff import nodes_to_avoid, requeue_time
 from stokehold.planning.scheduling.lifecycle import Case, End, end_of_attempt
-from stokehold.planning.scheduling.queueing import Entry, Queues, order, priority_of, why_not_queued
+from stokehold.planning.scheduling.queueing import (
+    Entry,
+    Gang,
+    Queues,
+    Replica,
+    Work,
+    order,
+    priority_of,
+    why_not_queued,
+)
 from stokehold.planning.scheduling.settings import SchedulingSettings
-
-NEEDS_THE_OWNER = (Waiting.MISCONFIGURED, Waiting.NO_MATCHING_FLAVOR, Waiting.CREATION_REFUSED)
+from stokehold.planning.scheduling.single_pods import (
+    reserve_started,
+    waiting_replicas,
+    waiting_workspaces,
+    why_workspace_waits,
+)
+from stokehold.planning.scheduling.telling import Held, Teller, owner_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +65,6 @@ class Standing:
     job: Job
     attempt: Attempt
     end: End | None
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """One job that waits, and why; `position` counts from 1 within its queue."""
-
-    job: Job
-    attempt: Attempt
-    why: Explanation
-    position: int | None = None
-
-
-class Teller:
-    """Tells those who wait why, if it is news; a limited number in one plan, for each is a write."""
-
-    def __init__(self, snapshot: Snapshot, settings: SchedulingSettings) -> None:
-        self.snapshot = snapshot
-        self.settings = settings
-        self._left = settings.most_reports
-
-    def tell(self, held: Held) -> Iterator[Action]:
-        """The waiting status, if it is worth a write; a job that has only just come may start before anybody looks."""
-        job, now = held.job, self.snapshot.taken_at
-        just_came = now - job.created_at < self.settings.first_report_after and job.status.queue is None
-        if just_came or not self._left:
-            return
-        if reporting.is_worth_writing(job, held.why, held.position, now, self.settings.refresh_every):
-            self._left -= 1
-            status = reporting.waiting(job, held.attempt, held.why, held.position, now)
-            yield WriteJobStatus(job, status, _waiting_note(job, held))
 
 
 def plan_scheduling(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
@@ -172,7 +158,7 @@ def _close_attempts(standings: list[Standing], snapshot: Snapshot, settings: Sch
                 str(end.eviction), end.message, f"closed {attempt.number}", warning=end.eviction != Eviction.SUSPENDED
             )
             status = reporting.requeued(job, attempt, end, again, now)
-            yield WriteJobStatus(job, status, (note,), closes_attempt=str(end.eviction))
+            yield WriteStatus(job, status, (note,), closes_attempt=str(end.eviction))
 
 
 def _complete_gangs(going: list[Standing], snapshot: Snapshot, pools: Collection[Pool]) -> Iterator[AdmitJob]:
@@ -193,22 +179,35 @@ def _report_running(going: list[Standing], snapshot: Snapshot, settings: Schedul
     for job, attempt in whole:
         if _all_run(attempt):
             if job.status.phase != api.RUNNING or job.status.observed_generation != job.generation:
-                yield WriteJobStatus(job, reporting.started(job, attempt, now), _admitted_note(job, attempt))
+                yield WriteStatus(job, reporting.started(job, attempt, now), _admitted_note(job, attempt))
         elif _starts_slowly(attempt, snapshot, slow) and job.status.phase != api.STARTING:
-            yield WriteJobStatus(job, reporting.starting(job, attempt, now))
+            yield WriteStatus(job, reporting.starting(job, attempt, now))
 
 
 def _queue_up(waiting: list[Standing], queues: Queues, teller: Teller) -> Generator[Action, None, list[Entry]]:
-    """Those that may be placed, in their order; the others are told what keeps them out of the queue."""
-    snapshot = queues.snapshot
+    """All that may be placed, in their order; the others are told what keeps them out of the queue."""
+    snapshot, settings = queues.snapshot, teller.settings
     entries: list[Entry] = []
     for job, attempt in ((s.job, s.attempt) for s in waiting):
-        why = why_not_queued(job, attempt, queues, teller.settings)
+        why = why_not_queued(job, attempt, queues, settings)
         if why is not None:
-            yield from teller.tell(Held(job, attempt, why))
+            yield from teller.tell(Held(Gang(job, attempt), why))
         else:
-            entries.append(Entry(job, attempt, priority_of(job, snapshot.priority_classes), queues.of(job)))
+            entries.append(_entry(Gang(job, attempt), job.created_at, queues))
+    for workspace in waiting_workspaces(snapshot):
+        why = why_workspace_waits(workspace, queues, settings)
+        if why is not None:
+            yield from teller.tell(Held(workspace, why))
+        else:
+            entries.append(_entry(workspace, workspace.created_at, queues))
+    entries += (_entry(r, r.pod.created_at or r.pool.created_at, queues) for r in waiting_replicas(snapshot))
     return sorted(entries, key=order)
+
+
+def _entry(work: Work, since: datetime, queues: Queues) -> Entry:
+    owner = owner_of(work)
+    priority = priority_of(owner, queues.snapshot.priority_classes)
+    return Entry(work, owner, since, priority, queues.of(owner))
 
 
 def _ledger(
@@ -219,11 +218,13 @@ def _ledger(
     settings: SchedulingSettings,
 ) -> Ledger:
     """What is free for the entries: less what half-created gangs were promised."""
-    demands = {entry.job.demand for entry in entries}
+    demands = {entry.owner.demand for entry in entries}
+    demands |= {workspace.demand for workspace in snapshot.workspaces.values()}
     ledger = Ledger(snapshot, pools, demands, nodes_to_avoid(snapshot, settings))
     for gang in completions:
         for index in gang.missing:
             ledger.reserve(gang.placement.nodes[index], gang.job.demand, gang.placement.gpu_resource)
+    reserve_started(ledger, snapshot)
     return ledger
 
 
@@ -234,40 +235,31 @@ def _place(entries: list[Entry], ledger: Ledger, teller: Teller) -> Iterator[Act
     waiting_in: dict[str, int] = {}
     admitted = 0
     for entry in entries:
-        demand = entry.job.demand
+        demand = entry.owner.demand
         if demand not in hopeless:
             if admitted == teller.settings.most_admissions:
                 return
             found = place_gang(ledger, demand)
             if not isinstance(found, Shortfall):
                 admitted += 1
-                yield _admission(entry, found, teller.snapshot)
+                yield _admission(entry.work, found, teller.snapshot)
                 continue
             # Nothing becomes free during a plan: what did not fit once will not fit later in it.
             hopeless[demand] = explain(found, pools)
         position = waiting_in[entry.queue] = waiting_in.get(entry.queue, 0) + 1
-        yield from teller.tell(Held(entry.job, entry.attempt, hopeless[demand], position))
+        yield from teller.tell(Held(entry.work, hopeless[demand], position))
 
 
-def _admission(entry: Entry, placement: Placement, snapshot: Snapshot) -> AdmitJob:
-    job, attempt = entry.job, entry.attempt
-    return AdmitJob(
-        job,
-        attempt.number,
-        attempt.restarts,
-        placement,
-        missing=tuple(range(len(placement.nodes))),
-        pod_priority_class=_pod_priority_class(job, snapshot),
-    )
-
-
-def _waiting_note(job: Job, entry: Held) -> tuple[Note, ...]:
-    """An Event for what only the owner can mend."""
-    why = entry.why
-    if why.reason not in NEEDS_THE_OWNER or (job.status.queue and job.status.queue.reason == why.reason):
-        return ()
-    key = f"{why.reason} {entry.attempt.number} {job.generation}"
-    return (Note(str(why.reason), f"{why.message}. {why.next_step}", key, warning=True),)
+def _admission(work: Work, placement: Placement, snapshot: Snapshot) -> Action:
+    match work:
+        case Gang(job, attempt):
+            missing = tuple(range(len(placement.nodes)))
+            priority_class = _pod_priority_class(job, snapshot)
+            return AdmitJob(job, attempt.number, attempt.restarts, placement, missing, priority_class)
+        case Replica(pool, pod):
+            return PlaceReplica(pool, pod, placement)
+        case workspace:
+            return StartWorkspace(workspace, placement)
 
 
 def _admitted_note(job: Job, attempt: Attempt) -> tuple[Note, ...]:

@@ -2,32 +2,60 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from stokehold.model.demand import Match
 from stokehold.model.reasons import Waiting
-from stokehold.model.snapshot import Job, Namespace, Pod, PriorityClass, Queue, Snapshot
+from stokehold.model.snapshot import Job, Namespace, Pod, PriorityClass, Queue, ServingPool, Snapshot, Workspace
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.settings import SchedulingSettings
+
+Owner = Job | Workspace | ServingPool
+
+DEFAULT_CLASSES = {"InferencePool": "serve", "TrainingJob": "train-normal", "DevWorkspace": "workspace"}
+"""The chart's PriorityClasses: serving before training before workspaces, for those who name none."""
 
 CORPSE_AFTER = timedelta(seconds=10)
 """Past the end of its grace period a pod that is still there is not coming down by itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A job that waits for its attempt to start."""
+class Replica:
+    """One pod of a serving pool that waits behind our gate for its node."""
+
+    pool: ServingPool
+    pod: Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """A TrainingJob that waits for its attempt to start."""
 
     job: Job
     attempt: Attempt
+
+
+Work = Gang | Workspace | Replica
+"""What may stand in the queue: all are placed by the same ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One piece of work in the queue, and what decides its turn."""
+
+    work: Work
+    owner: Owner
+    since: datetime
     priority: int
     queue: str
 
 
 def order(entry: Entry) -> tuple[int, object, str]:
     """Priority first, then age; times are whole seconds, so the name decides between neighbours."""
-    return (-entry.priority, entry.job.created_at, "/".join(entry.job.key))
+    work = entry.work
+    name = work.pod.key if isinstance(work, Replica) else entry.owner.key
+    return (-entry.priority, entry.since, "/".join(name))
 
 
 class Queues:
@@ -37,11 +65,11 @@ class Queues:
         self.snapshot = snapshot
         self._serving: dict[str, tuple[str, ...]] = {}
 
-    def of(self, job: Job) -> str:
-        """The job's queue: the one it names, else the first that serves its namespace, else the implicit one ("")."""
-        if job.spec.queue_name:
-            return job.spec.queue_name
-        return next(iter(self.serving(job.namespace)), "")
+    def of(self, owner: Owner) -> str:
+        """The queue that it names, else the first that serves its namespace, else the implicit one ("")."""
+        if isinstance(owner, Job) and owner.spec.queue_name:
+            return owner.spec.queue_name
+        return next(iter(self.serving(owner.namespace)), "")
 
     def serving(self, name: str) -> tuple[str, ...]:
         """The queues that serve the namespace of this name, by name."""
@@ -54,9 +82,9 @@ class Queues:
         return known
 
 
-def queue_of(job: Job, snapshot: Snapshot) -> str:
-    """The queue of one job; for many jobs of one snapshot ask one `Queues`."""
-    return Queues(snapshot).of(job)
+def queue_of(owner: Owner, snapshot: Snapshot) -> str:
+    """The queue of one object; for many of one snapshot ask one `Queues`."""
+    return Queues(snapshot).of(owner)
 
 
 def why_not_queued(job: Job, attempt: Attempt, queues: Queues, settings: SchedulingSettings) -> Explanation | None:
@@ -65,7 +93,7 @@ def why_not_queued(job: Job, attempt: Attempt, queues: Queues, settings: Schedul
         _misconfigured(job, queues)
         or _suspended(job)
         or _backing_off(job, queues.snapshot)
-        or _creation_refused(job, queues.snapshot, settings)
+        or creation_refused(job, queues.snapshot, settings)
         or _terminating_pods(attempt, queues.snapshot)
     )
 
@@ -89,15 +117,15 @@ def _backing_off(job: Job, snapshot: Snapshot) -> Explanation | None:
     )
 
 
-def _creation_refused(job: Job, snapshot: Snapshot, settings: SchedulingSettings) -> Explanation | None:
-    """The API server did not take the pods; asking it again in every cycle would change nothing."""
-    if not job.create_error or job.create_failed_at is None:
+def creation_refused(owner: Owner, snapshot: Snapshot, settings: SchedulingSettings) -> Explanation | None:
+    """The API server did not take what it needs; asking it again in every cycle would change nothing."""
+    if not owner.create_error or owner.create_failed_at is None:
         return None
-    if snapshot.taken_at - job.create_failed_at >= settings.restart_backoff:
+    if snapshot.taken_at - owner.create_failed_at >= settings.restart_backoff:
         return None
     return Explanation(
         Waiting.CREATION_REFUSED,
-        f"the API server refused to create the pods: {job.create_error}",
+        f"the API server refused to create the pods: {owner.create_error}",
         "Mend what it says (a ResourceQuota, a policy, spec.podTemplate); it is tried again by itself.",
     )
 
@@ -137,11 +165,14 @@ def serves_namespace(queue: Queue, namespace: Namespace | None) -> bool:
     )
 
 
-def priority_of(job: Job, classes: Mapping[str, PriorityClass]) -> int:
-    """The job's priority: of its class, else of the cluster's default class, else 0."""
-    if job.spec.priority_class_name:
-        known = classes.get(job.spec.priority_class_name)
-        return known.value if known else 0
+def priority_of(owner: Owner, classes: Mapping[str, PriorityClass]) -> int:
+    """The priority of the class it names, else of its kind's default class, else of the cluster's, else 0."""
+    named = None if isinstance(owner, Workspace) else owner.spec.priority_class_name
+    if named:
+        return classes[named].value if named in classes else 0
+    default = classes.get(DEFAULT_CLASSES[owner.KIND])
+    if default is not None:
+        return default.value
     # Of several defaults Kubernetes takes the lowest.
     return min((c.value for c in classes.values() if c.is_default), default=0)
 
@@ -155,24 +186,30 @@ def _misconfigured(job: Job, queues: Queues) -> Explanation | None:
             "Name an existing one in spec.priorityClassName (kubectl get priorityclasses), or leave it out.",
         )
     wanted = job.spec.queue_name
-    if wanted:
-        if wanted not in snapshot.queues:
-            return _wrong(
-                f"GPUQueue {wanted} does not exist",
-                "Name an existing one in spec.queueName (kubectl get gq), or leave it out.",
-            )
-        if wanted not in serving:
-            own = f"queue {' or '.join(serving)}" if serving else "a queue that serves it (there is none)"
-            return _wrong(
-                f"GPUQueue {wanted} does not serve namespace {job.namespace}",
-                f"Use {own}, or ask the platform team to open the queue.",
-            )
-    elif snapshot.queues and not serving:
+    if not wanted:
+        return unserved(job, queues)
+    if wanted not in snapshot.queues:
         return _wrong(
-            f"no GPUQueue serves namespace {job.namespace}",
-            "Ask the platform team to add the namespace to a queue.",
+            f"GPUQueue {wanted} does not exist",
+            "Name an existing one in spec.queueName (kubectl get gq), or leave it out.",
+        )
+    if wanted not in serving:
+        own = f"queue {' or '.join(serving)}" if serving else "a queue that serves it (there is none)"
+        return _wrong(
+            f"GPUQueue {wanted} does not serve namespace {job.namespace}",
+            f"Use {own}, or ask the platform team to open the queue.",
         )
     return None
+
+
+def unserved(owner: Owner, queues: Queues) -> Explanation | None:
+    """There are queues, and none takes work of this namespace."""
+    if not queues.snapshot.queues or queues.serving(owner.namespace):
+        return None
+    return _wrong(
+        f"no GPUQueue serves namespace {owner.namespace}",
+        "Ask the platform team to add the namespace to a queue.",
+    )
 
 
 def _wrong(message: str, next_step: str) -> Explanation:

@@ -16,6 +16,7 @@ from stokehold.model.snapshot import Job, Proof
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.lifecycle import End
+from stokehold.planning.scheduling.queueing import Owner
 
 REMEMBERED_EVICTIONS = 5
 
@@ -33,7 +34,7 @@ def started(job: Job, attempt: Attempt, now: datetime) -> Status:
         "attempt": attempt.number,
         "restarts": attempt.restarts,
         "start_time": job.status.start_time or start,
-        "conditions": _conditions(
+        "conditions": told_conditions(
             job,
             now,
             (conditions.QUOTA_RESERVED, True, Progress.ADMITTED, "GPUs are reserved"),
@@ -41,7 +42,7 @@ def started(job: Job, attempt: Attempt, now: datetime) -> Status:
             (conditions.PODS_READY, True, Progress.STARTED, "all workers run"),
         ),
     }
-    return _render(job, update)
+    return render(job, update)
 
 
 def starting(job: Job, attempt: Attempt, now: datetime) -> Status:
@@ -54,7 +55,7 @@ def starting(job: Job, attempt: Attempt, now: datetime) -> Status:
         "placement": placement_of(attempt),
         "attempt": attempt.number,
         "restarts": attempt.restarts,
-        "conditions": _conditions(
+        "conditions": told_conditions(
             job,
             now,
             (conditions.QUOTA_RESERVED, True, Progress.ADMITTED, "GPUs are reserved"),
@@ -62,7 +63,7 @@ def starting(job: Job, attempt: Attempt, now: datetime) -> Status:
             (conditions.PODS_READY, False, "Starting", f"{ready} of {attempt.size} workers run"),
         ),
     }
-    return _render(job, update)
+    return render(job, update)
 
 
 def waiting(job: Job, attempt: Attempt, why: Explanation, position: int | None, now: datetime) -> Status:
@@ -76,11 +77,11 @@ def waiting(job: Job, attempt: Attempt, why: Explanation, position: int | None, 
         "restarts": attempt.restarts or None,
         "placement": None,
         "queue": queue_status(why, position, now),
-        "conditions": _conditions(
+        "conditions": told_conditions(
             job, now, (conditions.QUOTA_RESERVED, False, why.reason, why.message), *_no_longer_ready(job)
         ),
     }
-    return _render(job, update)
+    return render(job, update)
 
 
 def requeued(job: Job, attempt: Attempt, end: End, requeue_at: datetime, now: datetime) -> Status:
@@ -113,7 +114,7 @@ def requeued(job: Job, attempt: Attempt, end: End, requeue_at: datetime, now: da
         "evictions": (*status.evictions, eviction)[-REMEMBERED_EVICTIONS:],
         "queue": queue_status(why, None, now),
         "usage": _usage(job, attempt, now, lost=True),
-        "conditions": _conditions(
+        "conditions": told_conditions(
             job,
             now,
             (conditions.QUOTA_RESERVED, False, reason, end.message),
@@ -123,7 +124,7 @@ def requeued(job: Job, attempt: Attempt, end: End, requeue_at: datetime, now: da
             (conditions.REQUEUED, True, reason, message),
         ),
     }
-    return _render(job, update)
+    return render(job, update)
 
 
 def finished(job: Job, attempt: Attempt, proof: Proof, now: datetime) -> Status:
@@ -139,7 +140,7 @@ def finished(job: Job, attempt: Attempt, proof: Proof, now: datetime) -> Status:
         "start_time": job.status.start_time or attempt.started_at,
         "completion_time": _whole(proof.completed_at),
         "usage": _usage(job, attempt, now, lost=not succeeded),
-        "conditions": _conditions(
+        "conditions": told_conditions(
             job,
             now,
             (conditions.QUOTA_RESERVED, False, "Finished", "GPUs are given back"),
@@ -148,7 +149,7 @@ def finished(job: Job, attempt: Attempt, proof: Proof, now: datetime) -> Status:
             (conditions.FINISHED, True, proof.reason, proof.message),
         ),
     }
-    return _render(job, update)
+    return render(job, update)
 
 
 def proof_of(attempt: Attempt, end: End, now: datetime) -> Proof:
@@ -192,10 +193,10 @@ def queue_status(why: Explanation, position: int | None, now: datetime) -> Queue
     )
 
 
-def is_worth_writing(job: Job, why: Explanation, position: int | None, now: datetime, every: timedelta) -> bool:
+def is_worth_writing(owner: Owner, why: Explanation, position: int | None, now: datetime, every: timedelta) -> bool:
     """Whether the waiting status has news: a new reason at once, new numbers now and then."""
-    told = job.status.queue
-    if told is None or job.status.observed_generation != job.generation or told.reason != why.reason:
+    told = owner.status.queue
+    if told is None or owner.status.observed_generation != owner.generation or told.reason != why.reason:
         return True
     if told.message == why.message and told.position == position:
         return False
@@ -230,8 +231,9 @@ def _no_longer_ready(job: Job) -> list[tuple[str, bool, str, str]]:
     ]
 
 
-def _conditions(job: Job, now: datetime, *news: tuple[str, bool, str, str]) -> tuple[Condition, ...]:
-    result = job.status.conditions
+def told_conditions(owner: Owner, now: datetime, *news: tuple[str, bool, str, str]) -> tuple[Condition, ...]:
+    """The object's conditions with the news laid over them: type, whether it holds, reason, message."""
+    result = owner.status.conditions
     for kind, holds, reason, message in news:
         condition = Condition(
             type=kind,
@@ -239,7 +241,7 @@ def _conditions(job: Job, now: datetime, *news: tuple[str, bool, str, str]) -> t
             reason=str(reason),
             message=message,
             last_transition_time=_whole(now),
-            observed_generation=job.generation,
+            observed_generation=owner.generation,
         )
         result = with_condition(result, condition)
     return result
@@ -257,8 +259,9 @@ def _usage(job: Job, attempt: Attempt, now: datetime, *, lost: bool) -> api.Usag
     )
 
 
-def _render(job: Job, update: dict[str, Any]) -> Status:
-    status = job.status.model_copy(update={"observed_generation": job.generation, **update})
+def render(owner: Owner, update: dict[str, Any]) -> Status:
+    """The whole status as it is written: what is recorded, with the update laid over it."""
+    status = owner.status.model_copy(update={"observed_generation": owner.generation, **update})
     return status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
 
 

@@ -1,0 +1,120 @@
+"""Carries out what the planners decided: one action, one or a few calls. The only writer.
+
+Every write is idempotent or guarded (deterministic names, uid, resourceVersion), so a plan that was carried out
+in part, twice, or by a leader that has been replaced since does no harm. What fails is simply planned again; only a
+refusal that the owner of the work can mend is remembered.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from typing import assert_never
+
+from stokehold.cluster.apply import jobs, serving, workspaces
+from stokehold.cluster.apply.writes import Writer, Writes
+from stokehold.cluster.errors import (
+    AlreadyExistsError,
+    ApiError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+)
+from stokehold.cluster.snapshots import Cluster
+from stokehold.model.actions import (
+    Action,
+    AdmitJob,
+    DeletePod,
+    FinishJob,
+    PlaceReplica,
+    ReleasePod,
+    StartWorkspace,
+    WriteStatus,
+)
+from stokehold.model.snapshot import Job, ServingPool, Workspace
+from stokehold.observability import logs
+
+__all__ = ["Applier", "Writer", "Writes"]
+
+log = logs.get("apply")
+
+Observer = Callable[[str, str], None]
+"""Told of each action: its name, and its outcome (done, refused, outdated, unknown)."""
+
+
+class Applier:
+    """Carries out plans on one API server."""
+
+    def __init__(self, writes: Writes, cluster: Cluster, observe: Observer) -> None:
+        self._writes = writes
+        self._cluster = cluster
+        self._observe = observe
+
+    async def apply(self, actions: Iterable[Action]) -> Counter[str]:
+        """Carry out all actions, many at a time; returns how many ended how. Raises NotLeaderError when replaced."""
+        outcomes = await asyncio.gather(*(self._carry_out(action) for action in actions), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return Counter(outcome for outcome in outcomes if isinstance(outcome, str))
+
+    async def _carry_out(self, action: Action) -> str:
+        name = type(action).__name__
+        outcome = "done"
+        try:
+            await self._dispatch(action)
+        except (ConflictError, NotFoundError):
+            outcome = "outdated"  # it changed or went away; the watch tells, and the next plan knows better
+        except UnavailableError as error:
+            outcome = "unknown"
+            log.warning("the API server did not answer", action=name, error=str(error))
+        except ApiError as error:
+            outcome = "refused"
+            log.warning("the API server refused a write", action=name, target=_target(action), error=str(error))
+        self._observe(name, outcome)
+        return outcome
+
+    async def _dispatch(self, action: Action) -> None:
+        writes = self._writes
+        match action:
+            case AdmitJob():
+                await self._create_for(action.job, jobs.admit(writes, action))
+            case WriteStatus():
+                await writes.write_status(action.subject, action.status)
+                await writes.tell(action.subject, action.notes)
+            case FinishJob():
+                await jobs.finish(writes, action)
+            case ReleasePod():
+                await jobs.release(writes, action.pod)
+            case DeletePod():
+                await jobs.delete(writes, action)
+            case StartWorkspace():
+                await self._create_for(action.workspace, workspaces.start(writes, action))
+            case PlaceReplica():
+                await serving.place(writes, action)
+            case _:
+                assert_never(action)
+
+    async def _create_for(self, owner: Job | Workspace | ServingPool, creation: Awaitable[None]) -> None:
+        """Remember a refusal that its owner can mend, so that it is told and not repeated in every cycle."""
+        try:
+            await creation
+        except (ForbiddenError, InvalidError, AlreadyExistsError) as error:
+            self._cluster.note_refusal(owner, str(error))
+            raise
+        if owner.create_error:
+            self._cluster.note_refusal(owner, "")
+
+
+def _target(action: Action) -> str:
+    match action:
+        case ReleasePod() | DeletePod() | PlaceReplica():
+            namespace, name = action.pod.key
+        case StartWorkspace():
+            namespace, name = action.workspace.key
+        case WriteStatus():
+            namespace, name = action.subject.key
+        case _:
+            namespace, name = action.job.key
+    return f"{namespace}/{name}".lstrip("/")

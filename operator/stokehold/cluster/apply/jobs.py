@@ -1,0 +1,100 @@
+"""Writes for TrainingJobs: their workers, their end, and the pods of attempts that are over."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from stokehold.api.names import FINISHED_ANNOTATION, TRACKING_FINALIZER
+from stokehold.cluster import manifests
+from stokehold.cluster.apply.writes import FIELD_MANAGER, Writes
+from stokehold.cluster.client import PatchKind
+from stokehold.cluster.reading import proof_text
+from stokehold.cluster.resources import PODS, SERVICES, TRAINING_JOBS
+from stokehold.model.actions import AdmitJob, DeletePod, FinishJob
+from stokehold.model.snapshot import Pod
+from stokehold.observability import logs
+
+log = logs.get("apply")
+
+
+async def admit(writes: Writes, action: AdmitJob) -> None:
+    """The Service, then the lead worker, which knows the placement, then all others at once."""
+    job, size = action.job, len(action.placement.nodes)
+    if size > 1:
+        await writes.create_own(SERVICES, manifests.service(job), job)
+    await _create_worker(writes, action, action.missing[0])
+    await _create_workers(writes, action, action.missing[1:])
+    log.info(
+        "admitted",
+        job=f"{job.namespace}/{job.name}",
+        attempt=action.attempt,
+        pool=action.placement.pool,
+        nodes=",".join(action.placement.nodes),
+    )
+    await writes.tell(job, action.notes)
+
+
+async def finish(writes: Writes, action: FinishJob) -> None:
+    """First the proof on the object: should we die before the status, the job is over all the same."""
+    job, version = action.job, action.job.resource_version
+    if job.proof is None:
+        proven = await _prove(writes, action)
+        version = proven["metadata"]["resourceVersion"]
+        writes.show(TRAINING_JOBS, proven)
+    if action.status is not None:
+        await writes.write_status(job, action.status, version)
+    proof = action.proof
+    log.info("finished", job=f"{job.namespace}/{job.name}", outcome=proof.outcome, reason=proof.reason)
+    await writes.tell(job, action.notes)
+
+
+async def release(writes: Writes, pod: Pod) -> None:
+    """Take our finalizer off, and nobody else's."""
+    patch = {"metadata": {"uid": pod.uid, "$deleteFromPrimitiveList/finalizers": [TRACKING_FINALIZER]}}
+    released = await writes.call(
+        lambda: writes.api.patch(
+            PODS, pod.name, patch, namespace=pod.namespace, kind=PatchKind.STRATEGIC, field_manager=FIELD_MANAGER
+        )
+    )
+    if pod.terminating_since is None:  # else this was its end, and the watch says so
+        writes.show(PODS, released)
+
+
+async def delete(writes: Writes, action: DeletePod) -> None:
+    """Delete the very pod that was seen, not one that took its name."""
+    pod = action.pod
+    deleted = await writes.call(lambda: writes.api.delete(PODS, pod.name, namespace=pod.namespace, uid=pod.uid))
+    log.info("pod deleted", pod=f"{pod.namespace}/{pod.name}", why=action.why)
+    if deleted.get("kind") == "Pod" and deleted["metadata"].get("finalizers"):
+        writes.show(PODS, deleted)
+
+
+async def _create_workers(writes: Writes, action: AdmitJob, indices: Iterable[int]) -> None:
+    """All of them, even if one fails; then the first failure."""
+    tries = (_create_worker(writes, action, index) for index in indices)
+    for result in await asyncio.gather(*tries, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def _create_worker(writes: Writes, action: AdmitJob, index: int) -> None:
+    await writes.create_own(PODS, manifests.worker(action, index), action.job)
+
+
+async def _prove(writes: Writes, action: FinishJob) -> dict[str, Any]:
+    job = action.job
+    metadata = {
+        "uid": job.uid,
+        "resourceVersion": job.resource_version,
+        "annotations": {FINISHED_ANNOTATION: proof_text(action.proof)},
+    }
+    return await writes.call(
+        lambda: writes.api.patch(
+            TRAINING_JOBS,
+            job.name,
+            {"metadata": metadata},
+            namespace=job.namespace,
+            kind=PatchKind.MERGE,
+            field_manager=FIELD_MANAGER,
+        )
+    )

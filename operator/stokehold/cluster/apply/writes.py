@@ -1,0 +1,125 @@
+"""The few ways in which we write: all under one limit of calls in flight, and only while we lead.
+
+What the server replies is shown to the informers at once, so that the next cycle plans with it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from stokehold.api.names import API_VERSION
+from stokehold.cluster import manifests
+from stokehold.cluster.client import KubeApi
+from stokehold.cluster.errors import AlreadyExistsError, ApiError
+from stokehold.cluster.informers import Informer
+from stokehold.cluster.resources import (
+    DEV_WORKSPACES,
+    EVENTS,
+    GPU_NODE_CLAIMS,
+    INFERENCE_POOLS,
+    TRAINING_JOBS,
+    Resource,
+)
+from stokehold.model.actions import Note
+from stokehold.model.snapshot import OwnObject
+from stokehold.observability import logs
+
+T = TypeVar("T")
+
+FIELD_MANAGER = "stokehold"
+MOST_AT_ONCE = 32
+"""Calls in flight. More only lengthens the API server's queue."""
+
+OF_KIND = {
+    "TrainingJob": TRAINING_JOBS,
+    "DevWorkspace": DEV_WORKSPACES,
+    "InferencePool": INFERENCE_POOLS,
+    "GPUNodeClaim": GPU_NODE_CLAIMS,
+}
+"""The resource of each kind of ours whose status we write."""
+
+log = logs.get("apply")
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who writes: its name in Events, and the check that it may still write."""
+
+    identity: str
+    check_leader: Callable[[], None]
+
+
+class Writes:
+    """Calls that change the cluster."""
+
+    def __init__(
+        self, api: KubeApi, informers: Iterable[Informer[Any]], writer: Writer, clock: Callable[[], datetime]
+    ) -> None:
+        self.api = api
+        self._informers = {informer.resource: informer for informer in informers}
+        self._writer = writer
+        self._clock = clock
+        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
+
+    async def call(self, call: Callable[[], Awaitable[T]]) -> T:
+        """One call, when there is room for it. Raises NotLeaderError when replaced."""
+        async with self._slots:
+            self._writer.check_leader()
+            return await call()
+
+    def show(self, resource: Resource, reply: dict[str, Any]) -> None:
+        """Show a reply to whoever watches the resource, before the watch tells."""
+        if (informer := self._informers.get(resource)) is not None:
+            informer.observe_write(reply)
+
+    async def create_own(self, resource: Resource, body: dict[str, Any], owner: OwnObject) -> dict[str, Any]:
+        """Create a child of `owner`, or take the one that an earlier try has made."""
+        namespace = owner.namespace
+        try:
+            made = await self.call(lambda: self.api.create(resource, body, namespace, field_manager=FIELD_MANAGER))
+        except AlreadyExistsError:
+            name = body["metadata"]["name"]
+            made = await self.call(lambda: self.api.get(resource, name, namespace))
+            if all(ref.get("uid") != owner.uid for ref in made["metadata"].get("ownerReferences", ())):
+                raise AlreadyExistsError(
+                    409, "AlreadyExists", f"{resource.kind} {name} exists already and belongs to something else"
+                ) from None
+        self.show(resource, made)
+        return made
+
+    async def write_status(self, subject: OwnObject, status: dict[str, Any], version: str | None = None) -> None:
+        """Replace the status, unless the object has changed since `version` (default: since the snapshot)."""
+        resource = OF_KIND[subject.KIND]
+        metadata = {
+            "name": subject.name,
+            "uid": subject.uid,
+            "resourceVersion": version or subject.resource_version,
+        }
+        if subject.namespace:
+            metadata["namespace"] = subject.namespace
+        body = {"apiVersion": API_VERSION, "kind": subject.KIND, "metadata": metadata, "status": status}
+        written = await self.call(
+            lambda: self.api.replace(
+                resource,
+                subject.name,
+                body,
+                namespace=subject.namespace or None,
+                subresource="status",
+                field_manager=FIELD_MANAGER,
+            )
+        )
+        self.show(resource, written)
+
+    async def tell(self, about: OwnObject, notes: Iterable[Note]) -> None:
+        """Events come after the write that they tell of, and never stand in its way."""
+        for note in notes:
+            body = manifests.event(about, note, self._clock(), self._writer.identity)
+            try:
+                await self.call(
+                    lambda body=body: self.api.create(EVENTS, body, body["metadata"]["namespace"])  # type: ignore[misc]
+                )
+            except ApiError as error:
+                if not isinstance(error, AlreadyExistsError):
+                    log.debug("event not written", error=str(error))

@@ -1,0 +1,87 @@
+"""Work of one pod beside the gangs: workspaces that should run, and replicas that wait behind our gate. Pure."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from stokehold.api import conditions
+from stokehold.model.reasons import Waiting
+from stokehold.model.snapshot import ServingPool, Snapshot, Workspace
+from stokehold.planning.placement.explain import Explanation
+from stokehold.planning.placement.ledger import Ledger
+from stokehold.planning.placement.pools import Pool
+from stokehold.planning.scheduling.queueing import Queues, Replica, creation_refused, unserved
+from stokehold.planning.scheduling.reporting import queue_status, render, told_conditions
+from stokehold.planning.scheduling.settings import SchedulingSettings
+
+PENDING = "Pending"
+
+
+def waiting_workspaces(snapshot: Snapshot) -> Iterator[Workspace]:
+    """Those that should run and have no node yet."""
+    for workspace in snapshot.workspaces.values():
+        if workspace.spec.running and not is_going(workspace, snapshot) and not is_started(workspace):
+            yield workspace
+
+
+def waiting_replicas(snapshot: Snapshot) -> Iterator[Replica]:
+    """Pods of serving pools that stand behind our gate."""
+    for pool in snapshot.serving_pools.values():
+        for pod in pool.pods:
+            if pod.gated and not pod.node and not pod.is_over and pod.terminating_since is None:
+                yield Replica(pool, pod)
+
+
+def why_workspace_waits(workspace: Workspace, queues: Queues, settings: SchedulingSettings) -> Explanation | None:
+    """What keeps a workspace out of the queue; None when it may be placed."""
+    snapshot = queues.snapshot
+    refused = unserved(workspace, queues) or creation_refused(workspace, snapshot, settings)
+    if refused is not None:
+        return refused
+    leaving = [pod for pod in workspace.pods if not pod.is_over]
+    if not leaving:
+        return None
+    return Explanation(
+        Waiting.TERMINATING_PODS,
+        f"its pod {leaving[0].name} on {leaving[0].node or 'no node'} has not gone yet",
+        "Nothing to do: it starts when the pod has gone.",
+    )
+
+
+def is_started(workspace: Workspace) -> bool:
+    """Whether its StatefulSet has its replica, and so its node."""
+    return workspace.pod_set is not None and workspace.pod_set.replicas > 0 and bool(workspace.pod_set.node)
+
+
+def is_going(owner: Workspace | ServingPool, snapshot: Snapshot) -> bool:
+    """Whether it or its namespace is being deleted."""
+    namespace = snapshot.namespaces.get(owner.namespace)
+    return owner.deleting or (namespace is not None and namespace.terminating)
+
+
+def reserve_started(ledger: Ledger, snapshot: Snapshot) -> None:
+    """Keep the room of workspaces that were given a node and whose pod nobody has seen yet."""
+    for workspace in snapshot.workspaces.values():
+        pod_set = workspace.pod_set
+        if pod_set is None or not is_started(workspace) or any(not pod.is_over for pod in workspace.pods):
+            continue
+        ledger.reserve(pod_set.node, workspace.demand, _gpu_resource(ledger.pools.values(), pod_set.node))
+
+
+def waiting_status(
+    owner: Workspace | ServingPool, why: Explanation, position: int | None, now: datetime
+) -> dict[str, Any]:
+    """The status that says why it, or a replica of it, has no node yet."""
+    queue = queue_status(why, position, now)
+    if isinstance(owner, Workspace):
+        news = (conditions.ADMITTED, False, why.reason, why.message)
+        update = {"phase": PENDING, "queue": queue, "conditions": told_conditions(owner, now, news)}
+    else:
+        news = (conditions.CAPACITY_AVAILABLE, False, why.reason, why.message)
+        update = {"queue": queue, "conditions": told_conditions(owner, now, news)}
+    return render(owner, update)
+
+
+def _gpu_resource(pools: Any, node: str) -> str:
+    found: Pool | None = next((pool for pool in pools if node in pool.members), None)
+    return found.gpu_resource if found is not None else ""
