@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo test unit check format bench generate lock cluster-up cluster-down binaries clean
+.PHONY: help setup demo test unit e2e check format bench generate lock cluster-up cluster-down binaries clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test: binaries ## Run every test, the real control plane included
 
 unit: setup ## Run the tests that need no cluster (seconds)
 	$(RUN)/python -m pytest -m "not cluster"
+
+e2e: binaries ## Run the users' scenarios: make e2e CLUSTER=local|kind|current
+	$(RUN)/python -m pytest e2e --target $(or $(CLUSTER),local)
 
 check: setup ## Lint, format, types, layers, generated files, scripts
 	$(RUN)/ruff check .

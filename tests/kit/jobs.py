@@ -4,23 +4,27 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
-
-from hack.cluster import LocalCluster
+from typing import Any, Protocol, Self
 
 SIMULATOR = "sim.stokehold.dev"
 Object = dict[str, Any]
+
+
+class Cluster(Protocol):
+    """Anything that kubectl works on."""
+
+    def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> str: ...  # noqa: A002
 
 
 @dataclass(frozen=True)
 class Team:
     """A namespace of its own."""
 
-    cluster: LocalCluster
+    cluster: Cluster
     namespace: str
 
     @classmethod
-    def create(cls, cluster: LocalCluster, namespace: str) -> Self:
+    def create(cls, cluster: Cluster, namespace: str) -> Self:
         cluster.kubectl("create", "namespace", namespace)
         made = cls(cluster, namespace)
         # Without it no pod can be created; the controller manager makes it, after an outage only in a while.
