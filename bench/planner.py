@@ -24,6 +24,7 @@ from rich.table import Table
 from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
 from stokehold.cluster.snapshots import Cluster
+from stokehold.controllers import memory
 from stokehold.model import names
 from stokehold.model.actions import (
     Action,
@@ -236,6 +237,7 @@ def measure(scenario: Scenario, cycles: int, seed: int) -> Result:
     shapes = {
         (job.demand.gpus, job.demand.requests, job.demand.gpu_types) for job in world.cluster.jobs.values.values()
     }
+    memory.settle()  # as the operator does
     times = list(_cycles(world, cycles, ending=scenario.pending // 200))
     snapshots = [snapshot for snapshot, _, _ in times]
     plans = [plan for _, plan, _ in times]

@@ -13,6 +13,8 @@ from stokehold.observability import logs, metrics
 log = logs.get("cycle")
 
 PAUSE_AFTER_FAILURE_SECONDS = 2.0
+FOLLOW_UPS = 4
+"""Short sleeps after the last wake-up, before the long ones."""
 THREAD_FROM_SECONDS = 0.05
 """Plans that took longer than this the last time move to a thread, so that watches and probes go on meanwhile."""
 
@@ -23,6 +25,8 @@ class Pace:
 
     debounce_seconds: float
     resync_seconds: float
+    follow_up_seconds: float = 1.0
+    """The longest sleep while things happen: what has just changed has deadlines of seconds."""
 
 
 class Cycle:
@@ -43,6 +47,7 @@ class Cycle:
         self._pace = pace
         self._woken = asyncio.Event()
         self._planned_in = 0.0
+        self._follow_ups = 0
 
     def wake(self) -> None:
         """Something has changed; cheap, and harmless to call often."""
@@ -83,12 +88,14 @@ class Cycle:
         return await asyncio.to_thread(lambda: list(self._plan(snapshot)))
 
     async def _wait(self) -> None:
+        sleep = self._pace.follow_up_seconds if self._follow_ups else self._pace.resync_seconds
         try:
-            async with asyncio.timeout(self._pace.resync_seconds):
+            async with asyncio.timeout(sleep):
                 await self._woken.wait()
             await asyncio.sleep(self._pace.debounce_seconds)
+            self._follow_ups = FOLLOW_UPS
         except TimeoutError:
-            pass
+            self._follow_ups = max(0, self._follow_ups - 1)
         self._woken.clear()
 
 

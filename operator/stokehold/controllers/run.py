@@ -13,7 +13,7 @@ from stokehold.cluster.client import KubeApi
 from stokehold.cluster.connection import blocking_http
 from stokehold.cluster.leases import LeaseElector
 from stokehold.cluster.snapshots import Cluster
-from stokehold.controllers import admission, clock, scheduling
+from stokehold.controllers import admission, clock, memory, scheduling
 from stokehold.controllers.cycle import Cycle, Pace
 from stokehold.controllers.settings import Settings
 from stokehold.controllers.watches import Watches
@@ -71,6 +71,7 @@ class Operator:
 
     async def _lead(self) -> None:
         await self._watches.wait_synced()
+        memory.settle()
         log.info("caches are in sync")
         self._elector.start()
         await self._leads.wait()

@@ -1,7 +1,9 @@
 """The scheduling cycle: TrainingJobs, from what the watches hold to pods and statuses."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
 
 from prometheus_client import Gauge
 
@@ -22,6 +24,7 @@ def count_actions(actions: Iterable[Action], snapshot: Snapshot) -> None:
             case FinishJob():
                 queue = queue_of(action.job, snapshot)
                 metrics.JOBS_FINISHED.labels(queue, action.proof.reason).inc()
+                _count_start(action.job, action.status or {}, snapshot)
             case WriteStatus():
                 _count_status(action, snapshot)
             case _:
@@ -49,14 +52,20 @@ def count_state(snapshot: Snapshot) -> None:
 
 
 def _count_status(action: WriteStatus, snapshot: Snapshot) -> None:
-    job, phase = action.subject, action.status.get("phase")
-    if not isinstance(job, Job):
+    if not isinstance(action.subject, Job):
         return
-    if phase == api.RUNNING and job.status.start_time is None:
-        waited = (snapshot.taken_at - job.created_at).total_seconds()
-        metrics.JOB_WAIT_SECONDS.labels(queue_of(job, snapshot)).observe(waited)
+    _count_start(action.subject, action.status, snapshot)
     if action.closes_attempt:
         metrics.EVICTIONS.labels(action.closes_attempt).inc()
+
+
+def _count_start(job: Job, status: Mapping[str, Any], snapshot: Snapshot) -> None:
+    """The wait of a job whose start is told for the first time, be it with its end."""
+    started = status.get("startTime")
+    if started is None or job.status.start_time is not None:
+        return
+    waited = (datetime.fromisoformat(started) - job.created_at).total_seconds()
+    metrics.JOB_WAIT_SECONDS.labels(queue_of(job, snapshot)).observe(max(0.0, waited))
 
 
 def _publish(gauge: Gauge, counts: Counter[tuple[str, str]]) -> None:

@@ -5,6 +5,7 @@ Also the pod that the demand is computed from, so that what is planned is what k
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 from stokehold.api.names import MAIN_CONTAINER
@@ -142,13 +143,20 @@ def shaped_pod(
 
 def _demand(shaped: Mapping[str, Any], **fields: Any) -> Demand:
     pod = shaped["spec"]
-    return Demand(
+    demand = Demand(
         requests=tuple(sorted(requests_of(pod).items())),
         tolerations=tuple(_toleration(t) for t in pod.get("tolerations", ())),
         node_selector=tuple(sorted(pod.get("nodeSelector", {}).items())),
         node_affinity=_affinity(pod),
         **fields,
     )
+    return _shared(demand)
+
+
+@lru_cache(maxsize=4096)
+def _shared(demand: Demand) -> Demand:
+    """One object for equal demands: a plan compares them by identity most of the time, which is much faster."""
+    return demand
 
 
 def _gpu_tolerations() -> list[dict[str, str]]:

@@ -35,7 +35,9 @@ class Attempt:
 
     @property
     def missing(self) -> tuple[int, ...]:
-        """The indices without a pod."""
+        """The indices without a pod; none before the attempt has been admitted."""
+        if not self.pods:
+            return ()
         present = {pod.worker.index for pod in self.pods if pod.worker}
         return tuple(index for index in range(self.size) if index not in present)
 

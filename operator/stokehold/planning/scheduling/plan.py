@@ -178,7 +178,8 @@ def _report_running(going: list[Standing], snapshot: Snapshot, settings: Schedul
     slow = settings.start_interval(sum(not _all_run(attempt) for _, attempt in whole))
     for job, attempt in whole:
         if _all_run(attempt):
-            if job.status.phase != api.RUNNING or job.status.observed_generation != job.generation:
+            told = job.status.phase == api.RUNNING and job.status.observed_generation == job.generation
+            if not told and not _may_end_at_once(job, attempt, snapshot, settings):
                 yield WriteStatus(job, reporting.started(job, attempt, now), _admitted_note(job, attempt))
         elif _starts_slowly(attempt, snapshot, slow) and job.status.phase != api.STARTING:
             yield WriteStatus(job, reporting.starting(job, attempt, now))
@@ -272,6 +273,14 @@ def _admitted_note(job: Job, attempt: Attempt) -> tuple[Note, ...]:
 
 def _all_run(attempt: Attempt) -> bool:
     return all(pod.phase in ("Running", "Succeeded") for pod in attempt.pods)
+
+
+def _may_end_at_once(job: Job, attempt: Attempt, snapshot: Snapshot, settings: SchedulingSettings) -> bool:
+    """A job of seconds that nobody was told of yet goes straight to its end: one write less of ten."""
+    started = attempt.started_at
+    if job.status.phase or started is None:
+        return False
+    return snapshot.taken_at - started < settings.first_running_after
 
 
 def _starts_slowly(attempt: Attempt, snapshot: Snapshot, slow: timedelta) -> bool:

@@ -22,6 +22,8 @@ class SchedulingSettings:
     refusals_to_avoid: int = 2
     first_report_after: timedelta = timedelta(seconds=1)
     """A job that starts sooner than this never gets a waiting status: one write less."""
+    first_running_after: timedelta = timedelta(seconds=2)
+    """A job that started at once is reported as Running after this; one that ends sooner goes straight to its end."""
     refresh_every: timedelta = timedelta(seconds=30)
     """How often position and numbers of a waiting job may be rewritten while its reason stays the same."""
     slow_start: timedelta = timedelta(seconds=5)
