@@ -19,8 +19,7 @@ import asyncio
 import json
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -29,56 +28,22 @@ from hack.installation import OperatorProcess, install
 from rich.console import Console
 from rich.table import Table
 
-from bench.kueue import LABELS, Kueue
-from bench.measuring import Reading, read
+from bench.contenders import BARE, KUEUE, OURS, PLAIN, Contender
+from bench.kueue import Kueue
+from bench.measuring import read
+from bench.rounds import LEAST_ROUNDS, Load, Result, Rounds
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.errors import NotFoundError
 from stokehold.cluster.informers import Informer
-from stokehold.cluster.resources import NAMESPACES, SERVICES, TRAINING_JOBS, Resource
+from stokehold.cluster.resources import NAMESPACES, Resource
 from stokehold.cluster.wire import Condition, Metadata
 
-JOBS = Resource("batch", "v1", "jobs", "Job", True)
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", True)
 CREATORS = 20
 MOST_DRIFT = 0.15
-LEAST_ROUNDS = 3
 STABLE = 0.04
 """Medians are stable when the latest round has moved them by less than this share."""
-RUN_FOR = {"sim.stokehold.dev/run-for": "1s"}
-POD_RESOURCES = {"requests": {"cpu": "1", "memory": "1Gi"}}
 console = Console(width=120)
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """So many gangs of so many one-GPU pods."""
-
-    gangs: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One run of a load."""
-
-    seconds: float
-    reading: Reading
-    load: Load
-
-    @property
-    def rate(self) -> float:
-        """Finished gangs a second."""
-        return self.load.gangs / self.seconds
-
-    @property
-    def api_cpu_ms(self) -> float:
-        """CPU of the API server for one gang."""
-        return 1000 * self.reading.cpu_seconds["kube-apiserver"] / self.load.gangs
-
-    @property
-    def writes(self) -> float:
-        """Writes for one gang."""
-        return sum(self.reading.writes.values()) / self.load.gangs
 
 
 class Status(msgspec.Struct):
@@ -116,81 +81,6 @@ class Finish:
 
     def on_delete(self, key: tuple[str, str], old: Watched) -> None:
         """Not before the end."""
-
-
-Manifest = dict[str, Any]
-Manifests = list[tuple[Resource, Manifest]]
-
-
-def plain_job(index: int, size: int) -> Manifests:
-    """A Job, for a gang an indexed one with a headless Service."""
-    job = bare_job(index, size)
-    if size == 1:
-        return job
-    name = f"job-{index}"
-    job[0][1]["spec"]["template"]["spec"]["subdomain"] = name
-    service = {
-        "clusterIP": "None",
-        "publishNotReadyAddresses": True,
-        "selector": {"batch.kubernetes.io/job-name": name},
-        "ports": [{"name": "rendezvous", "port": 29500}],
-    }
-    return [(SERVICES, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": service}), *job]
-
-
-def bare_job(index: int, size: int) -> Manifests:
-    """A Job, indexed if it is a gang, whose workers cannot find each other."""
-    container = {"name": "main", "image": "registry.local/train:1", "resources": _with_gpu()}
-    template = {
-        "metadata": {"annotations": RUN_FOR},
-        "spec": {"restartPolicy": "Never", "containers": [container]},
-    }
-    gang = {"completions": size, "parallelism": size, "completionMode": "Indexed"} if size > 1 else {}
-    spec = {"backoffLimit": 0, "template": template, **gang}
-    return [(JOBS, {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": f"job-{index}"}, "spec": spec})]
-
-
-def kueue_job(index: int, size: int) -> Manifests:
-    """The plain Job with the label by which Kueue takes it."""
-    manifests = plain_job(index, size)
-    manifests[-1][1]["metadata"]["labels"] = LABELS
-    return manifests
-
-
-def training_job(index: int, size: int) -> Manifests:
-    """The same as a TrainingJob."""
-    spec = {
-        "image": "registry.local/train:1",
-        "numNodes": size,
-        "resources": POD_RESOURCES,
-        "podTemplate": {"metadata": {"annotations": RUN_FOR}},
-    }
-    job = {
-        "apiVersion": "stokehold.dev/v1alpha1",
-        "kind": "TrainingJob",
-        "metadata": {"name": f"job-{index}"},
-        "spec": spec,
-    }
-    return [(TRAINING_JOBS, job)]
-
-
-def _with_gpu() -> dict[str, Any]:
-    return {"requests": POD_RESOURCES["requests"], "limits": {"nvidia.com/gpu": "1"}}
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """One way to run a job."""
-
-    name: str
-    resource: Resource
-    make: Callable[[int, int], Manifests]
-
-
-PLAIN = Contender("plain", JOBS, plain_job)
-BARE = Contender("plain", JOBS, bare_job)
-OURS = Contender("ours", TRAINING_JOBS, training_job)
-KUEUE = Contender("kueue", JOBS, kueue_job)
 
 
 class Bench:
@@ -295,38 +185,6 @@ class Bench:
 
     async def _kubectl(self, *arguments: str) -> str:
         return await asyncio.to_thread(self._cluster.kubectl, *arguments)
-
-
-@dataclass(slots=True)
-class Rounds:
-    """The rounds of one load: per rival its runs, each with the plain runs before and after it."""
-
-    load: Load
-    tries: int = 0
-    steady: list[dict[str, tuple[Result, Result, Result]]] = field(default_factory=list)
-    unsteady: list[dict[str, tuple[Result, Result, Result]]] = field(default_factory=list)
-
-    @property
-    def counted(self) -> list[dict[str, tuple[Result, Result, Result]]]:
-        """The steady rounds; where the machine never gave enough of them, all."""
-        return self.steady if len(self.steady) >= LEAST_ROUNDS else self.steady + self.unsteady
-
-    def ratio(self, who: str, value: Callable[[Result], float]) -> float:
-        """The median over rounds of a rival's figure to the mean of its plain neighbours'."""
-        ratios = [
-            value(mine) / statistics.mean((value(left), value(right)))
-            for left, mine, right in (counted[who] for counted in self.counted)
-        ]
-        return statistics.median(ratios)
-
-    def median(self, who: str, value: Callable[[Result], float]) -> float:
-        """The median of a rival's own figure."""
-        return statistics.median(value(counted[who][1]) for counted in self.counted)
-
-    def plain(self, value: Callable[[Result], float]) -> float:
-        """The median of plain Jobs' figure."""
-        runs = [run for counted in self.counted for left, _, right in counted.values() for run in (left, right)]
-        return statistics.median(value(run) for run in runs)
 
 
 def rate(result: Result) -> float:
