@@ -38,6 +38,7 @@ class Operator:
         self._cluster = Cluster(self._wake, clock.now)
         self._watches = Watches(api, self._cluster)
         self._elector = self._make_elector()
+        api.guard_writes(self._elector.check)
         writer = Writer(settings.identity, self._elector.check)
         writes = Writes(api, self._watches, writer, clock.now)
         self._applier = Applier(writes, self._cluster, _count_action)
