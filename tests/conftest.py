@@ -23,8 +23,9 @@ def start_operator(cluster: LocalCluster, tmp_path: Path) -> Iterator[Callable[.
     """Starts operators under the chart's service account; all are gone after the test."""
     running: list[OperatorProcess] = []
 
-    def start(identity: str = "operator", *options: str) -> OperatorProcess:
-        operator = OperatorProcess.start(cluster, identity, tmp_path / f"{identity}.log", options)
+    def start(identity: str = "operator", *options: str, kubeconfig: Path | None = None) -> OperatorProcess:
+        log = tmp_path / f"{identity}.log"
+        operator = OperatorProcess.start(cluster, identity, log, options, kubeconfig=kubeconfig)
         running.append(operator)
         return operator
 
