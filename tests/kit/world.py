@@ -187,6 +187,7 @@ class World:
             place.gpu_type,
             place.capacity,
             lead,
+            job.generation,
         )
         pod = Pod(
             namespace=job.namespace,

@@ -22,3 +22,5 @@ class Gang(msgspec.Struct, rename="camel", omit_defaults=True):
     capacity: str = ""
     nodes: tuple[str, ...] = ()
     """The node of each index, on the lead worker alone."""
+    generation: int = 0
+    """The generation of the job's spec that the worker was made from."""

@@ -17,6 +17,7 @@ from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 SETTINGS = SchedulingSettings()
+gpus = st.integers(0, 4)
 MOST_ROUNDS = 40
 
 
@@ -36,11 +37,18 @@ class Histories(RuleBasedStateMachine):
 
     # What users do.
 
-    @rule(workers=st.integers(1, 3), gpus=st.integers(0, 4), restarts=st.integers(0, 2), name=st.integers(0, 3))
-    def apply(self, workers: int, gpus: int, restarts: int, name: int) -> None:
+    @rule(
+        workers=st.integers(1, 3), gpus=gpus, restarts=st.integers(0, 2), name=st.integers(0, 3), elastic=st.booleans()
+    )
+    def apply(self, workers: int, gpus: int, restarts: int, name: int, elastic: bool) -> None:
         if ("team", f"j{name}") not in self.world.jobs:
             spec = {"numNodes": workers, "gpusPerNode": gpus, "failurePolicy": {"maxRestarts": restarts}}
-            self.world.add_job("team", f"j{name}", spec)
+            self.world.add_job("team", f"j{name}", spec | ({"minNodes": 1} if elastic else {}))
+
+    @rule(pick=st.integers(0, 9), gpus=gpus)
+    def edit(self, pick: int, gpus: int) -> None:
+        if job := self._a_job(pick):
+            self.world.edit_job(job.key, gpus_per_node=gpus)
 
     @rule(pick=st.integers(0, 9), suspend=st.booleans())
     def suspend(self, pick: int, suspend: bool) -> None:
@@ -190,7 +198,7 @@ class Histories(RuleBasedStateMachine):
         nodes = self.world.cluster.nodes.values.values()
         gpus = job.spec.gpus_per_node
         room = sum(node.allocatable["nvidia.com/gpu"] // gpus for node in nodes) if gpus else 999 * len(nodes)
-        return job.status.phase in ("Succeeded", "Failed") or room < job.spec.num_nodes
+        return job.status.phase in ("Succeeded", "Failed") or room < (job.spec.min_nodes or job.spec.num_nodes)
 
     def _plan(self) -> list[Action]:
         snapshot = self.world.snapshot()
@@ -209,7 +217,17 @@ class Histories(RuleBasedStateMachine):
             live = [pod for pod in job.pods if not pod.is_over and pod.terminating_since is None]
             attempts = {pod.worker.attempt for pod in live if pod.worker}
             assert len(attempts) <= 1
+            if attempts == {job.status.attempt or 1}:
+                self._is_of_one_plan(live)
             assert not (attempts and job.proof is not None and not self._just_ended(job, live))
+
+    def _is_of_one_plan(self, live: list[Pod]) -> None:
+        lead = next((pod for pod in live if pod.worker and pod.worker.placement), None)
+        workers = [(pod, pod.worker) for pod in live if pod.worker]
+        assert len({tuple(pod.requests.items()) for pod, _ in workers}) <= 1
+        assert len({worker.gang_size for _, worker in workers}) <= 1
+        if lead and lead.worker:
+            assert all(pod.node == lead.worker.placement[worker.index] for pod, worker in workers)
 
     def _just_ended(self, job: Job, live: list[Pod]) -> bool:
         """The plan that ends a job leaves its last workers to the next plan."""
