@@ -39,10 +39,13 @@ def test_one_of_two_acts_and_the_other_goes_on_when_it_is_killed(team: Team, wit
     leader.kill()
     team.apply(*(training_job(f"late-{i}", {"run-for": "1s"}, numNodes=1 + i % 2) for i in range(6)))
     took = wait_until(lambda: leads(standby), 40)
+    team.wait_phase("late-1", "Succeeded", within=40)
 
     assert took < LEASE_SECONDS + 5
     assert transitions(team.cluster) == changes + 1
     assert uids(team, "gang") == running
+    assert terms(team, "gang") == {changes}
+    assert terms(team, "late-1") == {changes + 1}
     end_pods(team, "gang")
     ended = {f"{name}-{i}": ("Succeeded", 1) for name in ("quick", "late") for i in range(6)}
     assert_in_order(team, witness, ended | {"gang": ("Succeeded", 1), "fails": ("Failed", 2)})
@@ -227,6 +230,11 @@ def planned_again(operator: OperatorProcess) -> None:
 def transitions(cluster: LocalCluster) -> int:
     lease = json.loads(cluster.kubectl("-n", NAMESPACE, "get", "lease", "stokehold", "-o", "json"))
     return int(lease["spec"].get("leaseTransitions", 0))
+
+
+def terms(team: Team, name: str) -> set[int]:
+    """In whose terms the workers of a job were created."""
+    return {int(pod["metadata"]["annotations"]["stokehold.dev/term"]) for pod in team.pods(name)}
 
 
 def last_renewal(proxy: FaultProxy) -> float:

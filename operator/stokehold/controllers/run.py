@@ -39,7 +39,7 @@ class Operator:
         self._watches = Watches(api, self._cluster)
         self._elector = self._make_elector()
         api.guard_writes(self._elector.check)
-        writer = Writer(settings.identity, self._elector.check)
+        writer = Writer(settings.identity, self._elector.check, lambda: self._elector.transitions)
         writes = Writes(api, self._watches, writer, clock.now)
         self._applier = Applier(writes, self._cluster, _count_action)
         self._cycles = (self._cycle("scheduling", self._plan_scheduling),)
