@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 from hack.cluster import ClusterSpec, LocalCluster
 from hack.installation import OperatorProcess, install
+from hypothesis import HealthCheck, settings
+
+# Tests are not timed: a busy machine would fail them at random.
+settings.register_profile("stokehold", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("stokehold")
 
 CLUSTERS = Path(__file__).parent.parent / "hack" / "clusters"
 
@@ -25,8 +30,9 @@ def start_operator(cluster: LocalCluster, tmp_path: Path) -> Iterator[Callable[.
 
     def start(identity: str = "operator", *options: str, kubeconfig: Path | None = None) -> OperatorProcess:
         log = tmp_path / f"{identity}.log"
-        operator = OperatorProcess.start(cluster, identity, log, options, kubeconfig=kubeconfig)
-        running.append(operator)
+        operator = OperatorProcess(cluster, identity, log, options, kubeconfig=kubeconfig)
+        running.append(operator)  # before it is ready: one that never is must not stay behind
+        operator.restart()
         return operator
 
     yield start

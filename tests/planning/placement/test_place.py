@@ -50,7 +50,7 @@ def fitting(free: dict[str, dict[str, int]], demand: Demand) -> dict[str, int]:
     }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(nodes, st.lists(shapes, min_size=1, max_size=6))
 def test_gangs_are_placed_exactly_when_there_is_room(drawn: list[tuple[int, int, int, str]], wishes: list[Any]):
     snapshot = a_cluster(drawn)
@@ -80,7 +80,7 @@ def test_gangs_are_placed_exactly_when_there_is_room(drawn: list[tuple[int, int,
                     free[name][key] -= amount * count
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(nodes, st.lists(shapes, min_size=1, max_size=6))
 def test_what_a_ledger_remembers_is_what_a_new_one_would_count(drawn: list[Any], wishes: list[Any]):
     snapshot = a_cluster(drawn)
@@ -103,7 +103,7 @@ def test_what_a_ledger_remembers_is_what_a_new_one_would_count(drawn: list[Any],
             assert ledger.shape(pool, demand).slots.tolist() == fresh.shape(pool, demand).slots.tolist()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(nodes, st.integers(1, 8), st.integers(1, 8))
 def test_preferred_topology_uses_no_more_racks_than_a_required_one_would(drawn: list[Any], workers: int, gpus: int):
     required, preferred = (a_demand(workers, gpus, {}, how) for how in ("required", "preferred"))

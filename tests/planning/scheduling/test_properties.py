@@ -74,7 +74,7 @@ def plan(snapshot: Snapshot) -> list[Action]:
     return list(plan_scheduling(snapshot, SETTINGS))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(worlds, st.lists(st.integers(0, 3), max_size=10), st.lists(specs, max_size=4))
 def test_no_node_is_overbooked_in_any_resource(drawn: Drawn, sizes: list[int], late: list[dict[str, Any]]):
     world = a_world(drawn)
@@ -88,7 +88,7 @@ def test_no_node_is_overbooked_in_any_resource(drawn: Drawn, sizes: list[int], l
     assert overbooked(world.snapshot(), plan(world.snapshot())) == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(worlds)
 def test_gangs_start_whole_where_they_may(drawn: Drawn):
     snapshot = a_world(drawn).snapshot()
@@ -106,7 +106,7 @@ def test_gangs_start_whole_where_they_may(drawn: Drawn):
             assert len({snapshot.nodes[node].labels[RACK] for node in chosen}) == 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(worlds, st.randoms(use_true_random=False))
 def test_plan_follows_from_the_snapshot_and_not_from_the_order_in_it(drawn: Drawn, dice: Any):
     snapshot = a_world(drawn).snapshot()
@@ -124,7 +124,7 @@ def test_plan_follows_from_the_snapshot_and_not_from_the_order_in_it(drawn: Draw
     assert sorted(map(repr, plan(other))) == sorted(map(repr, plan(snapshot)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(worlds)
 def test_plan_that_was_carried_out_leaves_nothing_to_do(drawn: Drawn):
     world = a_world(drawn)
@@ -134,7 +134,7 @@ def test_plan_that_was_carried_out_leaves_nothing_to_do(drawn: Drawn):
     assert plan(world.snapshot()) == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(worlds, st.lists(st.integers(0, 3), max_size=10))
 def test_plan_that_was_carried_out_in_part_is_completed(drawn: Drawn, sizes: list[int]):
     world, whole = a_world(drawn), a_world(drawn)
@@ -147,7 +147,7 @@ def test_plan_that_was_carried_out_in_part_is_completed(drawn: Drawn, sizes: lis
     assert no_gang_is_split(world)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(worlds, st.sampled_from(["proof", "status", "both"]))
 def test_finished_job_never_runs_again(drawn: Drawn, kept: str):
     world = a_world(drawn)
