@@ -48,7 +48,7 @@ format: setup ## Format and apply the safe fixes
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 
-bench: binaries ## Run one benchmark: make bench NAME=admission|planner|informer|agent
+bench: binaries ## Run one benchmark: make bench NAME=admission|planner|scale|informer|agent
 	$(RUN)/python -m bench.$(or $(NAME),admission)
 
 generate: setup ## Write crds/, the chart's copies and docs/reference/ from the models

@@ -14,30 +14,18 @@ import resource
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from tests.kit.world import World
 
 from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec
-from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
-from stokehold.cluster.snapshots import Cluster
 from stokehold.controllers import memory
-from stokehold.model import names
-from stokehold.model.actions import (
-    Action,
-    AdmitJob,
-    DeletePod,
-    FinishJob,
-    PlaceReplica,
-    ReleasePod,
-    StartWorkspace,
-    WriteStatus,
-)
-from stokehold.model.demand import demand_of
-from stokehold.model.snapshot import Job, Namespace, Node, Pod, Queue, Resources, Worker
+from stokehold.model.actions import AdmitJob, Placement
+from stokehold.model.snapshot import Job, Namespace, Node, Pod, Queue
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
@@ -85,55 +73,33 @@ SCENARIOS = (Scenario(500, 4_000, 500.0), Scenario(5_000, 20_000, 5_000.0))
 MOST_RSS_MIB = 1024.0
 
 
-class World:
-    """A cluster that carries plans out at once; the stand-in for API server, kube-scheduler and kubelets."""
+class Synthetic(World):
+    """A large cluster whose pods run as soon as they are created."""
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
-        self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)
-        self.cluster = Cluster(lambda: None, lambda: self.now)
-        self.running: list[Job] = []
+        super().__init__(datetime(2026, 1, 1, 12, tzinfo=UTC), instant=True)
         self._random = random.Random(seed)
-        self._pods: dict[tuple[str, str], Pod] = {}
         self._add_queues()
         self._add_nodes(scenario.nodes)
         self._fill_half(scenario.nodes)
-        self.carry_out(list(plan_scheduling(self.cluster.snapshot(), SETTINGS)))  # what runs is known to run
+        self.carry_out(list(plan_scheduling(self.snapshot(), SETTINGS)))  # what runs is known to run
         self._add_pending(scenario.pending)
-
-    def carry_out(self, actions: list[Action]) -> int:
-        """What the API server would make of the plan; returns how many gangs started."""
-        admitted = 0
-        for action in actions:
-            match action:
-                case AdmitJob():
-                    admitted += 1
-                    self._start(action)
-                case WriteStatus():
-                    if isinstance(action.subject, Job):
-                        self._store(action.subject, action.status)
-                case FinishJob():
-                    self._store(replace(action.job, proof=action.proof), action.status or {})
-                case ReleasePod() | DeletePod():
-                    self._forget(action.pod)
-                case StartWorkspace() | PlaceReplica():
-                    pass  # this world has jobs alone
-        return admitted
 
     def pass_time(self, ending: int) -> None:
         """The clock goes on, and so many of the running gangs succeed."""
         self.now += TICK
-        self._random.shuffle(self.running)
-        for job in (self.running.pop() for _ in range(min(ending, len(self.running)))):
-            for pod in list(self.cluster.pods.by_owner.get(job.uid, {}).values()):
-                self._keep(replace(pod, phase="Succeeded", finished_at=self.now, exit_code=0))
+        running = [pods for pods in self.cluster.pods.by_owner.values() if not next(iter(pods.values())).is_over]
+        for pods in self._random.sample(running, min(ending, len(running))):
+            for pod in list(pods.values()):
+                self.end_pod(pod, "Succeeded")
 
     def _add_queues(self) -> None:
         for i in range(NAMESPACES):
             name = f"team-{i}"
             labels = {"kubernetes.io/metadata.name": name}
             spec = GPUQueueSpec.model_validate({"namespaces": {"matchLabels": labels}})
-            self.cluster.namespaces.on_upsert(("", name), None, Namespace(name, labels))
-            self.cluster.queues.on_upsert(("", f"q-{i}"), None, Queue(f"q-{i}", f"uid-q-{i}", spec))
+            self.add_namespace(Namespace(name, labels))
+            self.add_queue(Queue(f"q-{i}", f"uid-q-{i}", spec))
 
     def _add_nodes(self, count: int) -> None:
         amounts = {GPU: 8, "cpu": 192_000, "memory": 2**41, "ephemeral-storage": 2**42, "pods": 110}
@@ -144,11 +110,11 @@ class World:
                 "nvidia.com/gpu.product": PRODUCTS[i * len(PRODUCTS) // count],
                 "topology.kubernetes.io/rack": f"rack-{i // NODES_PER_RACK}",
             }
-            self.cluster.nodes.on_upsert(("", name), None, Node(name, labels, amounts, amounts))
+            self.add_node(Node(name, labels, amounts, amounts))
             for daemon in range(DAEMONS):
                 key = ("kube-system", f"daemon-{daemon}-{name}")
                 pod = Pod(*key, f"uid-{key[1]}", "Running", {"cpu": 250, "memory": 2**28, "pods": 1}, name, bound=True)
-                self._keep(pod)
+                self.add_pod(pod)
 
     def _fill_half(self, count: int) -> None:
         """Each node's GPUs are taken with probability one half, in pieces of one to eight."""
@@ -157,9 +123,9 @@ class World:
             while taken < 8 and self._random.random() < 0.6:
                 gpus = min(8 - taken, self._random.choice((1, 2, 4, 8)))
                 taken += gpus
-                job = self._job(f"old-{i}-{taken}", {"gpusPerNode": gpus})
-                self._keep(self._worker(job, 0, 1, (f"node-{i:05}",), GPU))
-                self.running.append(job)
+                job = self._apply(f"old-{i}-{taken}", {"gpusPerNode": gpus})
+                place = Placement("pool", "type", "on-prem", GPU, (f"node-{i:05}",))
+                self.carry_out([AdmitJob(job, 1, 0, place, missing=(0,))])
 
     def _add_pending(self, count: int) -> None:
         pick = self._random.choice
@@ -175,68 +141,17 @@ class World:
             }
             if size > 1 and (topology := pick(TOPOLOGIES)):
                 fields["topology"] = topology
-            self._job(f"job-{i}", fields)
+            self._apply(f"job-{i}", fields)
 
-    def _job(self, name: str, fields: dict[str, Any]) -> Job:
-        spec = TrainingJobSpec.model_validate({"image": "registry.local/train:1", **fields})
-        job = Job(
-            namespace=f"team-{self._random.randrange(NAMESPACES)}",
-            name=name,
-            uid=f"uid-{name}",
-            resource_version="1",
-            generation=1,
-            created_at=self.now - timedelta(seconds=self._random.randrange(10, 100_000)),
-            spec=spec,
-            status=TrainingJobStatus(),
-            demand=demand_of(spec),
-        )
-        self.cluster.jobs.on_upsert(job.key, None, job)
-        return job
-
-    def _start(self, action: AdmitJob) -> None:
-        nodes = action.placement.nodes
-        for index in action.missing:
-            self._keep(self._worker(action.job, index, action.attempt, nodes, action.placement.gpu_resource))
-        self.running.append(action.job)
-
-    def _worker(self, job: Job, index: int, attempt: int, nodes: tuple[str, ...], gpu: str) -> Pod:
-        requests: Resources = {**dict(job.demand.requests), gpu: job.demand.gpus}
-        name = names.pod_name(job.name, attempt, index)
-        worker = Worker(job.name, attempt, index, len(nodes), 0, "pool", "type", "on-prem", () if index else nodes)
-        return Pod(
-            namespace=job.namespace,
-            name=name,
-            uid=f"uid-{name}",
-            phase="Running",
-            requests=requests,
-            node=nodes[index],
-            bound=True,
-            owner_uid=job.uid,
-            worker=worker,
-            tracked=True,
-            created_at=self.now,
-            started_at=self.now,
-        )
-
-    def _store(self, job: Job, status: dict[str, Any]) -> None:
-        stored = replace(job, status=TrainingJobStatus.model_validate(status), pods=())
-        self.cluster.jobs.on_upsert(job.key, job, stored)
-
-    def _keep(self, pod: Pod) -> None:
-        self.cluster.pods.on_upsert(pod.key, self._pods.get(pod.key), pod)
-        self._pods[pod.key] = pod
-
-    def _forget(self, pod: Pod) -> None:
-        if known := self._pods.pop(pod.key, None):
-            self.cluster.pods.on_delete(pod.key, known)
+    def _apply(self, name: str, fields: dict[str, Any]) -> Job:
+        age = timedelta(seconds=self._random.randrange(10, 100_000))
+        return self.add_job(f"team-{self._random.randrange(NAMESPACES)}", name, fields, self.now - age)
 
 
 def measure(scenario: Scenario, cycles: int, seed: int) -> Result:
     """Run one scenario in this process."""
-    world = World(scenario, seed)
-    shapes = {
-        (job.demand.gpus, job.demand.requests, job.demand.gpu_types) for job in world.cluster.jobs.values.values()
-    }
+    world = Synthetic(scenario, seed)
+    shapes = {(job.demand.gpus, job.demand.requests, job.demand.gpu_types) for job in world.jobs.values()}
     memory.settle()  # as the operator does
     times = list(_cycles(world, cycles, ending=scenario.pending // 200))
     snapshots = [snapshot for snapshot, _, _ in times]
@@ -259,10 +174,10 @@ def measure(scenario: Scenario, cycles: int, seed: int) -> Result:
     )
 
 
-def _cycles(world: World, count: int, ending: int) -> Iterator[tuple[float, float, int]]:
+def _cycles(world: Synthetic, count: int, ending: int) -> Iterator[tuple[float, float, int]]:
     for _ in range(count):
         began = time.perf_counter()
-        snapshot = world.cluster.snapshot()
+        snapshot = world.snapshot()
         frozen = time.perf_counter()
         actions = list(plan_scheduling(snapshot, SETTINGS))
         planned = time.perf_counter()

@@ -44,14 +44,24 @@ def install(cluster: LocalCluster) -> None:
 class OperatorProcess:
     """`stokehold run` against a local cluster; it can be killed, paused and started again."""
 
-    def __init__(self, cluster: LocalCluster, identity: str, log: Path, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        cluster: LocalCluster,
+        identity: str,
+        log: Path,
+        options: Sequence[str] = (),
+        *,
+        kubeconfig: Path | None = None,
+    ) -> None:
+        """`kubeconfig` is another way to the cluster than the plain one, for example through a proxy."""
+        own = kubeconfig or cluster.kubeconfig_for_service_account(NAMESPACE, SERVICE_ACCOUNT)
         self.identity = identity
         self.log = log
         self._port_file = log.with_suffix(".port")
         self._command = [
             sys.executable,
             *("-m", "stokehold.cli.main", "run"),
-            *("--kubeconfig", str(cluster.kubeconfig_for_service_account(NAMESPACE, SERVICE_ACCOUNT))),
+            *("--kubeconfig", str(own)),
             *("--identity", identity, "--metrics-port", "0", "--port-file", str(self._port_file)),
             *options,
         ]
@@ -59,11 +69,17 @@ class OperatorProcess:
 
     @classmethod
     def start(
-        cls, cluster: LocalCluster, identity: str = "operator", log: Path | None = None, options: Sequence[str] = ()
+        cls,
+        cluster: LocalCluster,
+        identity: str = "operator",
+        log: Path | None = None,
+        options: Sequence[str] = (),
+        *,
+        kubeconfig: Path | None = None,
     ) -> Self:
         """Start one and wait until it is ready."""
         folder = cluster.kubeconfig.parent.parent
-        operator = cls(cluster, identity, log or folder / f"{identity}.log", options)
+        operator = cls(cluster, identity, log or folder / f"{identity}.log", options, kubeconfig=kubeconfig)
         operator.restart()
         return operator
 

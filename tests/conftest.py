@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 from hack.cluster import ClusterSpec, LocalCluster
 from hack.installation import OperatorProcess, install
+from hypothesis import HealthCheck, settings
+
+# Tests are not timed: a busy machine would fail them at random.
+settings.register_profile("stokehold", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("stokehold")
 
 CLUSTERS = Path(__file__).parent.parent / "hack" / "clusters"
 
@@ -23,9 +28,11 @@ def start_operator(cluster: LocalCluster, tmp_path: Path) -> Iterator[Callable[.
     """Starts operators under the chart's service account; all are gone after the test."""
     running: list[OperatorProcess] = []
 
-    def start(identity: str = "operator", *options: str) -> OperatorProcess:
-        operator = OperatorProcess.start(cluster, identity, tmp_path / f"{identity}.log", options)
-        running.append(operator)
+    def start(identity: str = "operator", *options: str, kubeconfig: Path | None = None) -> OperatorProcess:
+        log = tmp_path / f"{identity}.log"
+        operator = OperatorProcess(cluster, identity, log, options, kubeconfig=kubeconfig)
+        running.append(operator)  # before it is ready: one that never is must not stay behind
+        operator.restart()
         return operator
 
     yield start

@@ -23,6 +23,7 @@ from cluster.fake_api import (
 from stokehold.cluster import errors
 from stokehold.cluster.client import KubeApi, PatchKind
 from stokehold.cluster.connection import Connection, blocking_http
+from stokehold.cluster.leases import NotLeaderError
 from stokehold.cluster.limiter import TokenBucket
 from stokehold.cluster.resources import CONFIG_MAPS, GPU_NODES, NODES, PODS, TRAINING_JOBS
 
@@ -311,6 +312,22 @@ async def test_a_malformed_kubeconfig_is_one_clear_error(tmp_path, content):
         await Connection.load(str(path))
     with pytest.raises(errors.ConnectError):
         blocking_http(str(path))
+
+
+async def test_a_guard_has_the_last_word_before_each_try_to_write(fake, api):
+    fake.fail_next("create", answer(429, "TooManyRequests"))
+    leads = iter([True, False])
+
+    def check():
+        if not next(leads):
+            raise NotLeaderError
+
+    api.guard_writes(check)
+    with pytest.raises(NotLeaderError):
+        await api.create(PODS, pod("p"), "team-a")
+
+    assert [request.verb for request in fake.asked] == ["create"]
+    await api.list_page(PODS)  # whoever does not lead may read
 
 
 async def test_the_limiter_lets_a_burst_pass_and_then_keeps_the_rate():

@@ -2,10 +2,9 @@
 
 import json
 import random
-import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,60 +12,12 @@ from hack.cluster import LocalCluster
 from hack.installation import OperatorProcess
 
 from kit.jobs import Team, training_job, wait_until
+from kit.witness import Witness
 
 pytestmark = [pytest.mark.cluster, pytest.mark.crash]
 
 KILLS = 20
 Start = Callable[..., OperatorProcess]
-
-
-@pytest.fixture
-def team(cluster: LocalCluster, request: pytest.FixtureRequest) -> Iterator[Team]:
-    made = Team.create(cluster, f"crash-{abs(hash(request.node.name)) % 10_000}")
-    yield made
-    cluster.kubectl("delete", "namespace", made.namespace, "--wait=false", check=False)
-
-
-class Witness(threading.Thread):
-    """Looks at the cluster each second and remembers every pod that ran and every node that was overbooked."""
-
-    def __init__(self, cluster: LocalCluster) -> None:
-        super().__init__(daemon=True)
-        self.overbooked: list[str] = []
-        self.ran: dict[str, set[int]] = defaultdict(set)
-        self._cluster = cluster
-        self._done = threading.Event()
-
-    def run(self) -> None:
-        while not self._done.wait(1):
-            try:
-                self._look()
-            except (RuntimeError, ValueError):
-                continue  # the API server is away, which is another test's subject
-
-    def stop(self) -> None:
-        self._done.set()
-        self.join(10)
-
-    def _look(self) -> None:
-        nodes = json.loads(self._cluster.kubectl("get", "nodes", "-o", "json"))["items"]
-        pods = json.loads(self._cluster.kubectl("get", "pods", "-A", "-o", "json"))["items"]
-        bound: Counter[str] = Counter()
-        for pod in pods:
-            labels = pod["metadata"].get("labels", {})
-            if "stokehold.dev/attempt" in labels:
-                self.ran[labels["stokehold.dev/job"]].add(int(labels["stokehold.dev/attempt"]))
-            if pod["spec"].get("nodeName") and pod["status"].get("phase") not in ("Succeeded", "Failed"):
-                bound[pod["spec"]["nodeName"]] += _gpus(pod)
-        for node in nodes:
-            name, has = node["metadata"]["name"], int(node["status"]["allocatable"].get("nvidia.com/gpu", 0))
-            if bound[name] > has:
-                self.overbooked.append(f"{name}: {bound[name]} of {has}")
-
-
-def _gpus(pod: dict[str, Any]) -> int:
-    containers = pod["spec"]["containers"]
-    return sum(int(c.get("resources", {}).get("limits", {}).get("nvidia.com/gpu", 0)) for c in containers)
 
 
 def two_hundred_jobs() -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ GANG = f"{KEY_PREFIX}gang"
 """The gang that a worker belongs to, as JSON. One annotation, not six: each one makes each write of the pod dearer."""
 JOB_NAME = f"{KEY_PREFIX}job-name"
 """The job's whole name, where it is too long for the label."""
+TERM = f"{KEY_PREFIX}term"
+"""On all that we create, and beside a job's proof: how often the leadership had changed hands when it was written."""
 TEMPLATE = f"{KEY_PREFIX}template"
 """On a StatefulSet or Deployment: the digest of the pod template that we wrote, which tells ours from defaults."""
 
@@ -22,3 +24,5 @@ class Gang(msgspec.Struct, rename="camel", omit_defaults=True):
     capacity: str = ""
     nodes: tuple[str, ...] = ()
     """The node of each index, on the lead worker alone."""
+    generation: int = 0
+    """The generation of the job's spec that the worker was made from."""

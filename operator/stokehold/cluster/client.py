@@ -6,7 +6,7 @@ written in `errors`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from enum import Enum
 from typing import Any
@@ -68,6 +68,10 @@ class KubeApi:
             request_timeout=request_timeout,
         )
         return cls(transport)
+
+    def guard_writes(self, check: Callable[[], None]) -> None:
+        """Call `check` right before anything that may change the cluster is sent; what it raises ends the call."""
+        self._transport.guard_writes(check)
 
     async def close(self) -> None:
         """Close all connections, watches included."""

@@ -138,6 +138,7 @@ def _annotations(action: AdmitJob, index: int) -> dict[str, str]:
         gpu_type=placement.gpu_type,
         capacity=placement.capacity,
         nodes=placement.nodes if index == 0 else (),
+        generation=action.job.generation,
     )
     annotations = {GANG: msgspec.json.encode(gang).decode()}
     if names.label_value(action.job.name) != action.job.name:

@@ -308,6 +308,7 @@ def _worker(meta: wire.Metadata) -> Worker | None:
             gpu_type=gang.gpu_type,
             capacity=gang.capacity,
             placement=gang.nodes,
+            generation=gang.generation,
         )
     except (KeyError, ValueError):  # what is no JSON of ours is a ValueError too
         return None

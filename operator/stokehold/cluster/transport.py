@@ -4,7 +4,9 @@ Rules that callers rely on:
 - every call ends: the request timeout bounds each try, and tries are counted;
 - reads are repeated a few times on 5xx and lost connections, writes never: UnavailableError means
   that the outcome is unknown, and the next planning cycle repeats the write idempotently;
-- 429 is honoured for any verb (the server refused before it acted), a bounded number of times.
+- 429 is honoured for any verb (the server refused before it acted), a bounded number of times;
+- `guard_writes` has the last word before each try to write, after all waiting: a process that was
+  stopped while it stood in the limiter's queue must not write when it wakes up as nobody's leader.
 """
 
 from __future__ import annotations
@@ -46,6 +48,10 @@ def ignore_requests(verb: str, resource: str, code: int, seconds: float) -> None
     """The observer for those who do not count."""
 
 
+def allow() -> None:
+    """The guard for those who need none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What to send; `verb` and `resource` are the labels under which it is counted."""
@@ -78,6 +84,7 @@ class Transport:
         self._observe = observe
         self._request_timeout = request_timeout
         self._sleep = sleep
+        self._check_write: Callable[[], None] = allow
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=connection.tls or True),
             # True would look for ~/.netrc and proxies at each request: 0.8 ms of CPU.
@@ -89,6 +96,10 @@ class Transport:
                 "Accept-Encoding": "identity",
             },
         )
+
+    def guard_writes(self, check: Callable[[], None]) -> None:
+        """Call `check` right before anything that may change the cluster is sent; what it raises ends the call."""
+        self._check_write = check
 
     async def close(self) -> None:
         """Close all connections, open streams included."""
@@ -151,6 +162,8 @@ class Transport:
         headers = {"Content-Type": request.content_type} if request.body is not None else {}
         if authorization:
             headers["Authorization"] = authorization
+        if request.method != "GET":
+            self._check_write()
         try:
             async with asyncio.timeout(self._request_timeout):
                 reply = await self._session.request(

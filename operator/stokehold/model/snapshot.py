@@ -52,6 +52,8 @@ class Worker:
     capacity: str = ""
     placement: tuple[str, ...] = ()
     """Node by index, on the lead pod (index 0) alone: with it a half-created gang can be completed."""
+    generation: int = 0
+    """The generation of the job's spec that the worker was made from; 0 is unknown."""
 
 
 @dataclass(frozen=True, slots=True)

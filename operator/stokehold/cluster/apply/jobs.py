@@ -86,7 +86,7 @@ async def _prove(writes: Writes, action: FinishJob) -> dict[str, Any]:
     metadata = {
         "uid": job.uid,
         "resourceVersion": job.resource_version,
-        "annotations": {FINISHED_ANNOTATION: proof_text(action.proof)},
+        "annotations": {FINISHED_ANNOTATION: proof_text(action.proof), **writes.stamp()},
     }
     return await writes.call(
         lambda: writes.api.patch(

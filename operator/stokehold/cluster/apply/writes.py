@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from stokehold.api.names import API_VERSION
 from stokehold.cluster import manifests
+from stokehold.cluster.annotations import TERM
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.errors import AlreadyExistsError, ApiError
 from stokehold.cluster.informers import Informer
@@ -45,10 +46,11 @@ log = logs.get("apply")
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Who writes: its name in Events, and the check that it may still write."""
+    """Who writes: its name in Events, the check that it may still write, and which leader since the Lease was made."""
 
     identity: str
     check_leader: Callable[[], None]
+    term: Callable[[], int]
 
 
 class Writes:
@@ -69,6 +71,10 @@ class Writes:
             self._writer.check_leader()
             return await call()
 
+    def stamp(self) -> dict[str, str]:
+        """The annotation that tells in whose term an object was written."""
+        return {TERM: str(self._writer.term())}
+
     def show(self, resource: Resource, reply: dict[str, Any]) -> None:
         """Show a reply to whoever watches the resource, before the watch tells."""
         if (informer := self._informers.get(resource)) is not None:
@@ -77,6 +83,7 @@ class Writes:
     async def create_own(self, resource: Resource, body: dict[str, Any], owner: OwnObject) -> dict[str, Any]:
         """Create a child of `owner`, or take the one that an earlier try has made."""
         namespace = owner.namespace
+        body["metadata"]["annotations"] = body["metadata"].get("annotations", {}) | self.stamp()
         try:
             made = await self.call(lambda: self.api.create(resource, body, namespace, field_manager=FIELD_MANAGER))
         except AlreadyExistsError:
@@ -116,6 +123,7 @@ class Writes:
         """Events come after the write that they tell of, and never stand in its way."""
         for note in notes:
             body = manifests.event(about, note, self._clock(), self._writer.identity)
+            body["metadata"]["annotations"] = self.stamp()
             try:
                 await self.call(
                     lambda body=body: self.api.create(EVENTS, body, body["metadata"]["namespace"])  # type: ignore[misc]

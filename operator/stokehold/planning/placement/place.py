@@ -34,7 +34,6 @@ class Shortfall:
 
 def place_gang(ledger: Ledger, demand: Demand) -> Placement | Shortfall:
     """Choose a node for each worker and book them; an elastic gang takes what it can get, down to `min_count`."""
-    looked_at: list[Candidate] = []
     for pool in ledger.pools_for(demand):
         shape = ledger.shape(pool, demand)
         rows = _choose(ledger, pool, shape, demand)
@@ -47,8 +46,13 @@ def place_gang(ledger: Ledger, demand: Demand) -> Placement | Shortfall:
                 gpu_resource=pool.gpu_resource,
                 nodes=tuple(ledger.names[row] for row in rows),
             )
-        looked_at.append(_candidate(ledger, pool, shape, demand))
-    return Shortfall(demand, tuple(looked_at))
+    return shortfall(ledger, demand)
+
+
+def shortfall(ledger: Ledger, demand: Demand) -> Shortfall:
+    """Why a gang that does not fit has no place, as things stand in the ledger now."""
+    pools = ledger.pools_for(demand)
+    return Shortfall(demand, tuple(_candidate(ledger, pool, ledger.shape(pool, demand), demand) for pool in pools))
 
 
 def _choose(ledger: Ledger, pool: Pool, shape: Shape, demand: Demand) -> list[int] | None:

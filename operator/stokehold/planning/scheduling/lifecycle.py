@@ -159,6 +159,24 @@ def could_not_bind(case: Case) -> End | None:
     return None
 
 
+def gang_is_mixed(case: Case) -> End | None:
+    """A worker was made by another plan than its lead: the spec was edited, or a write of an old leader came late.
+
+    Names cannot tell them apart, so the gang would run with two sizes or two specs, or outside its topology domain.
+    """
+    lead = case.attempt.lead
+    if lead is None or lead.worker is None or len(lead.worker.placement) != lead.worker.gang_size:
+        return None
+    ours = (lead.worker.gang_size, lead.worker.generation)
+    for pod in case.attempt.pods:
+        worker = pod.worker
+        if worker is None:
+            continue
+        if (worker.gang_size, worker.generation) != ours or pod.node != lead.worker.placement[worker.index]:
+            return End(f"{pod.name} was created by another plan than {lead.name}", eviction=Eviction.INCOMPLETE_GANG)
+    return None
+
+
 def gang_is_incomplete(case: Case) -> End | None:
     """Some workers were refused by the API server, or nobody knows where the rest should go."""
     if not case.attempt.missing:
@@ -168,6 +186,8 @@ def gang_is_incomplete(case: Case) -> End | None:
     lead = case.attempt.lead
     if lead is None or lead.worker is None or len(lead.worker.placement) != case.attempt.size:
         return End("the lead worker is missing", eviction=Eviction.INCOMPLETE_GANG)
+    if lead.worker.generation not in (0, case.job.generation):
+        return End("spec was edited before all workers were created", eviction=Eviction.INCOMPLETE_GANG)
     return None
 
 
@@ -180,6 +200,7 @@ CHECKS: tuple[Callable[[Case], End | None], ...] = (
     ran_too_long,
     was_suspended,
     could_not_bind,
+    gang_is_mixed,
     gang_is_incomplete,
 )
 

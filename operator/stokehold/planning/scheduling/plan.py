@@ -32,7 +32,7 @@ from stokehold.model.reasons import Eviction
 from stokehold.model.snapshot import Job, Pod, Snapshot
 from stokehold.planning.placement.explain import Explanation, explain
 from stokehold.planning.placement.ledger import Ledger
-from stokehold.planning.placement.place import Shortfall, place_gang
+from stokehold.planning.placement.place import Shortfall, place_gang, shortfall
 from stokehold.planning.placement.pools import Pool, resolve_pools
 from stokehold.planning.scheduling import reporting
 from stokehold.planning.scheduling.attempts import Attempt, current_attempt, is_over
@@ -231,24 +231,36 @@ def _ledger(
 
 def _place(entries: list[Entry], ledger: Ledger, teller: Teller) -> Iterator[Action]:
     """Whole gangs in their order, each where it fits best; the others are told why not."""
-    pools = tuple(ledger.pools.values())
-    hopeless: dict[Demand, Explanation] = {}
-    waiting_in: dict[str, int] = {}
+    hopeless: set[Demand] = set()
+    waiting: list[Entry] = []
     admitted = 0
     for entry in entries:
         demand = entry.owner.demand
         if demand not in hopeless:
             if admitted == teller.settings.most_admissions:
-                return
+                break
             found = place_gang(ledger, demand)
             if not isinstance(found, Shortfall):
                 admitted += 1
                 yield _admission(entry.work, found, teller.snapshot)
                 continue
             # Nothing becomes free during a plan: what did not fit once will not fit later in it.
-            hopeless[demand] = explain(found, pools)
-        position = waiting_in[entry.queue] = waiting_in.get(entry.queue, 0) + 1
-        yield from teller.tell(Held(entry.work, hopeless[demand], position))
+            hopeless.add(demand)
+        waiting.append(entry)
+    yield from _tell_waiting(waiting, ledger, teller)
+
+
+def _tell_waiting(waiting: list[Entry], ledger: Ledger, teller: Teller) -> Iterator[Action]:
+    """Why they wait, after all others have got theirs: the next plan would say the same."""
+    pools = tuple(ledger.pools.values())
+    reasons: dict[Demand, Explanation] = {}
+    position_in: dict[str, int] = {}
+    for entry in waiting:
+        demand = entry.owner.demand
+        if demand not in reasons:
+            reasons[demand] = explain(shortfall(ledger, demand), pools)
+        position = position_in[entry.queue] = position_in.get(entry.queue, 0) + 1
+        yield from teller.tell(Held(entry.work, reasons[demand], position))
 
 
 def _admission(work: Work, placement: Placement, snapshot: Snapshot) -> Action:
