@@ -188,7 +188,7 @@ def ask(team: Team, port: int, path: str, **spec: Any) -> dict[str, Any]:
     authority = team.cluster.kubectl(
         *("get", "secret", f"{RELEASE}-webhook", "-n", NAMESPACE, "-o", r"jsonpath={.data.ca\.crt}")
     )
-    request = urllib.request.Request(  # noqa: S310 - https
+    request = urllib.request.Request(
         f"https://127.0.0.1:{port}/{path}", json.dumps(review).encode(), {"Content-Type": "application/json"}
     )
     trust = ssl.create_default_context(cadata=b64decode(authority).decode())
