@@ -28,6 +28,7 @@ NAMESPACE = "stokehold-system"
 SERVICE_ACCOUNT = "stokehold-operator"
 AGENT_ACCOUNT = "stokehold-agent"
 READY_WITHIN_SECONDS = 30.0
+OF_THIS_TREE = (sys.executable, "-m", "stokehold.cli.main")
 
 
 class HelmError(RuntimeError):
@@ -112,14 +113,19 @@ class OperatorProcess:
     All operators of a cluster share the port of admission: the kernel gives each connection to one of them.
     """
 
-    program: tuple[str, ...] = (sys.executable, "-m", "stokehold.cli.main")
-
-    def __init__(self, cluster: LocalCluster, identity: str, log: Path, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        cluster: LocalCluster,
+        identity: str,
+        log: Path,
+        options: Sequence[str] = (),
+        program: Sequence[str] = OF_THIS_TREE,
+    ) -> None:
         self.identity = identity
         self.log = log
         self._port_file = log.with_suffix(".port")
         self._command = [
-            *self.program,
+            *program,
             "run",
             *("--kubeconfig", str(cluster.kubeconfig_for_service_account(NAMESPACE, SERVICE_ACCOUNT))),
             *("--identity", identity, "--metrics-port", "0", "--port-file", str(self._port_file)),
@@ -130,11 +136,16 @@ class OperatorProcess:
 
     @classmethod
     def start(
-        cls, cluster: LocalCluster, identity: str = "operator", log: Path | None = None, options: Sequence[str] = ()
+        cls,
+        cluster: LocalCluster,
+        identity: str = "operator",
+        log: Path | None = None,
+        options: Sequence[str] = (),
+        program: Sequence[str] = OF_THIS_TREE,
     ) -> Self:
         """Start one and wait until it is ready."""
         folder = cluster.kubeconfig.parent.parent
-        operator = cls(cluster, identity, log or folder / f"{identity}.log", options)
+        operator = cls(cluster, identity, log or folder / f"{identity}.log", options, program)
         operator.restart()
         return operator
 
