@@ -72,7 +72,8 @@ def get(cluster: LocalCluster, kind: str, name: str) -> dict[str, Any]:
 def test_the_api_server_takes_what_is_rendered(cluster: LocalCluster, values: dict[str, Any]):
     rendered = helm(cluster, "template", RELEASE, str(CHART), values=values)
 
-    cluster.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", input=rendered)
+    apply = ("apply", "--server-side", "--force-conflicts", "--validate=strict", "--dry-run=server")
+    cluster.kubectl(*apply, "-f", "-", input=rendered)
 
 
 def test_a_release_comes_changes_and_goes_and_the_users_objects_stay(cluster: LocalCluster):
