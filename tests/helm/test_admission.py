@@ -91,7 +91,7 @@ def test_good_objects_of_each_kind_pass_and_what_may_still_come_is_a_warning(tea
     assert operator.metric("stokehold_admissions_total", resource="gpuqueues", outcome="allowed") == 1
 
 
-def test_an_edit_is_judged_and_an_annotation_is_not(team: Team, start_operator: START):
+def test_an_edit_is_judged_and_neither_an_annotation_nor_a_job_that_names_nobody(team: Team, start_operator: START):
     operator = start_operator()
     knows_the_queues(team)
     assert refusal(team, name="edited", suspend=True, queueName="ours") == ""
@@ -101,6 +101,7 @@ def test_an_edit_is_judged_and_an_annotation_is_not(team: Team, start_operator: 
         team.patch("edited", {"queueName": "theirs"})
 
     judged = operator.metric("stokehold_admissions_total", resource="trainingjobs")
+    assert refusal(team, "--dry-run=server", name="names-nobody") == ""
     team.kubectl("annotate", "tj", "edited", "note=x")
     team.kubectl("delete", "tj", "edited")
     assert operator.metric("stokehold_admissions_total", resource="trainingjobs") == judged

@@ -155,7 +155,10 @@ def _counted(plural: str, response: Any) -> Any:
 
 
 def _judge_job(job: TrainingJob, around: Surroundings) -> Verdict:
-    """What does not exist yet may come, so it is a warning; a queue that serves others is refused at once."""
+    """What does not exist yet may come, so it is a warning; a queue that serves others is refused at once.
+
+    The chart's webhook asks only about jobs that name one of these (templates/webhook.yaml): a new rule goes there too.
+    """
     warnings = []
     priority, queue = job.spec.priority_class_name, job.spec.queue_name
     if priority and priority not in around.priority_classes:
