@@ -51,7 +51,7 @@ format: setup ## Format and apply the safe fixes
 bench: binaries ## Run one benchmark: make bench NAME=admission|planner|informer|agent
 	$(RUN)/python -m bench.$(or $(NAME),admission)
 
-generate: setup ## Write crds/, the chart's copies and docs/reference/ from the models
+generate: setup ## Write crds/, the chart's copies and values, and docs/reference/ from the models
 	$(RUN)/python -m hack.generate
 
 UV_COMPILE = $(RUN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
