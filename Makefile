@@ -51,12 +51,16 @@ format: setup ## Format and apply the safe fixes
 bench: binaries ## Run one benchmark: make bench NAME=admission|planner|scale|informer|agent
 	$(RUN)/python -m bench.$(or $(NAME),admission)
 
-generate: setup ## Write crds/, the chart's copies and docs/reference/ from the models
+generate: setup ## Write crds/, the chart's copies and values, and docs/reference/ from the models
 	$(RUN)/python -m hack.generate
 
-lock: ## Renew requirements.lock from pyproject.toml
+UV_COMPILE = $(RUN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
+
+lock: ## Renew requirements.lock from pyproject.toml, and from it what the image installs
 	$(RUN)/python -m pip install --quiet uv
-	$(RUN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --group dev pyproject.toml hack/build-requirements.in -o requirements.lock
+	$(UV_COMPILE) --group dev pyproject.toml hack/build-requirements.in -o requirements.lock
+	$(UV_COMPILE) --constraint requirements.lock pyproject.toml -o hack/image/runtime.lock
+	$(UV_COMPILE) --constraint requirements.lock hack/build-requirements.in -o hack/image/build.lock
 
 cluster-up: binaries ## Start a local cluster; the last line is the KUBECONFIG to export
 	@$(RUN)/python -m hack.cluster up

@@ -1,4 +1,4 @@
-"""Writes what is derived from the models: CRDs, the chart's copies of them, the references in docs/.
+"""Writes what is derived from models: CRDs, the chart's copies of them and its values, the references in docs/.
 
 `--check` writes nothing; it fails and names each file that differs from what would be written.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from hack import chart_files
 from hack.reference import api_reference, metrics_reference, reasons_reference
 from stokehold.api.crd import manifest
 from stokehold.api.v1alpha1 import KINDS
@@ -24,6 +25,12 @@ REFERENCES: dict[str, Callable[[], str]] = {
     "api.md": api_reference,
     "reasons.md": reasons_reference,
     "metrics.md": metrics_reference,
+}
+# The chart's files that come from its values.
+CHART_FILES: dict[str, Callable[[], str]] = {
+    "values.yaml": chart_files.values_yaml,
+    "values.schema.json": chart_files.values_schema,
+    "README.md": chart_files.readme,
 }
 
 
@@ -51,6 +58,8 @@ def files() -> Iterator[tuple[Path, str]]:
         name = f"{kind.RESOURCE.plural}.yaml"
         yield ROOT / "crds" / name, HEADER + to_yaml(crd)
         yield ROOT / "helm/stokehold/templates/crds" / name, chart_template(crd)
+    for name, write in CHART_FILES.items():
+        yield ROOT / "helm/stokehold" / name, write()
     for name, write in REFERENCES.items():
         yield ROOT / "docs/reference" / name, write()
 

@@ -1,9 +1,10 @@
-"""Stokehold on a local cluster: the chart's objects through helm, and the operator as a process of its own.
+"""Stokehold on a local cluster: the chart's objects through helm, and the programs as processes of their own.
 
-There are no images on a local cluster, so the operator runs beside it, under the service account that the chart
-makes for it: a missing right shows up here and not at a user's.
+There are no images on a local cluster, so operator and agents run beside it, under the service accounts that the chart
+makes for them: a missing right shows up here and not at a user's. The API server calls their admission by URL.
 """
 
+import base64
 import json
 import os
 import signal
@@ -12,37 +13,105 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from hack import binaries
-from hack.cluster import LocalCluster
+from hack.cluster import LocalCluster, kubeconfigs
+from hack.cluster.certificates import KeyPair
 
 ROOT = Path(__file__).parent.parent
 CHART = ROOT / "helm" / "stokehold"
+RELEASE = "stokehold"
 NAMESPACE = "stokehold-system"
 SERVICE_ACCOUNT = "stokehold-operator"
+AGENT_ACCOUNT = "stokehold-agent"
 READY_WITHIN_SECONDS = 30.0
+OF_THIS_TREE = (sys.executable, "-m", "stokehold.cli.main")
 
 
-def install(cluster: LocalCluster) -> None:
+class HelmError(RuntimeError):
+    """helm ended with an error; the message is what it said."""
+
+
+def install(cluster: LocalCluster, values: Mapping[str, object] | None = None) -> None:
     """Put the chart on the cluster and wait until its kinds are served."""
-    helm = binaries.ensure(["helm"]).path("helm")
+    helm(cluster, "install", RELEASE, str(CHART), "--create-namespace", "--wait", values=beside(cluster, values))
+    names = [f"crd/{path.stem}.stokehold.dev" for path in sorted((ROOT / "crds").glob("*.yaml"))]
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+    _fetch_certificate(cluster)
+
+
+def helm(cluster: LocalCluster, *arguments: str, values: Mapping[str, object] | None = None) -> str:
+    """What helm prints, run as admin in the release's namespace; `values` by their path, as with --set."""
     homes = {f"HELM_{kind}_HOME": str(cluster.kubeconfig.parent / "helm") for kind in ("CACHE", "CONFIG", "DATA")}
-    subprocess.run(
-        [helm, "install", "stokehold", CHART, "--namespace", NAMESPACE, "--create-namespace", "--wait"],
+    settings = [
+        part for path, value in (values or {}).items() for part in ("--set-json", f"{path}={json.dumps(value)}")
+    ]
+    done = subprocess.run(
+        [binaries.ensure(["helm"]).path("helm"), *arguments, "--namespace", NAMESPACE, *settings],
         env={**os.environ, **homes, "KUBECONFIG": str(cluster.kubeconfig)},
-        check=True,
+        check=False,
         capture_output=True,
         text=True,
     )
-    names = [f"crd/{path.stem}.stokehold.dev" for path in sorted((ROOT / "crds").glob("*.yaml"))]
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+    if done.returncode != 0:
+        raise HelmError(f"helm {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def beside(cluster: LocalCluster, values: Mapping[str, object] | None = None) -> dict[str, object]:
+    """Values for programs that run beside the cluster: no pods, and admission by URL."""
+    return {
+        "operator.replicas": 0,
+        "agent.nodeSelector": {"stokehold.dev/runs-beside-the-cluster": "true"},
+        "webhook.url": f"https://127.0.0.1:{cluster.layout.ports['webhook']}",
+        **(values or {}),
+    }
+
+
+def kubeconfig_for_agent(cluster: LocalCluster, node: str) -> Path:
+    """A kubeconfig for `stokehold agent` on a node: its token is that of a stand-in pod there, for an agent may write
+    only the object of the node that its pod runs on."""
+    name = f"agent-{node}"
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "nodeName": node,
+            "serviceAccountName": AGENT_ACCOUNT,
+            "containers": [{"name": "agent", "image": "agent"}],
+            "tolerations": [{"operator": "Exists"}],
+        },
+    }
+    cluster.kubectl("apply", "-f", "-", input=json.dumps(pod))
+    bound = ("--bound-object-kind=Pod", f"--bound-object-name={name}")
+    token = cluster.kubectl("create", "token", AGENT_ACCOUNT, "-n", NAMESPACE, *bound).strip()
+    return kubeconfigs.write_with_token(cluster.layout.kubeconfig(name), cluster.url, cluster.ca_file, token)
+
+
+def _fetch_certificate(cluster: LocalCluster) -> None:
+    """The kubelet would mount the Secret; here the files lie beside the cluster's own."""
+    found = cluster.kubectl("get", "secret", f"{RELEASE}-webhook", "-n", NAMESPACE, "--ignore-not-found", "-o", "json")
+    if not found:
+        return
+    data, files = json.loads(found)["data"], _certificate(cluster)
+    files.key.touch(mode=0o600)
+    files.key.write_bytes(base64.b64decode(data["tls.key"]))
+    files.certificate.write_bytes(base64.b64decode(data["tls.crt"]))
+
+
+def _certificate(cluster: LocalCluster) -> KeyPair:
+    return KeyPair(cluster.layout.pki / "webhook.crt", cluster.layout.pki / "webhook.key")
 
 
 class OperatorProcess:
-    """`stokehold run` against a local cluster; it can be killed, paused and started again."""
+    """`stokehold run` against a local cluster; it can be killed, paused and started again.
+
+    All operators of a cluster share the port of admission: the kernel gives each connection to one of them.
+    """
 
     def __init__(
         self,
@@ -50,6 +119,7 @@ class OperatorProcess:
         identity: str,
         log: Path,
         options: Sequence[str] = (),
+        program: Sequence[str] = OF_THIS_TREE,
         *,
         kubeconfig: Path | None = None,
     ) -> None:
@@ -59,10 +129,11 @@ class OperatorProcess:
         self.log = log
         self._port_file = log.with_suffix(".port")
         self._command = [
-            sys.executable,
-            *("-m", "stokehold.cli.main", "run"),
+            *program,
+            "run",
             *("--kubeconfig", str(own)),
             *("--identity", identity, "--metrics-port", "0", "--port-file", str(self._port_file)),
+            *self._admission(cluster),
             *options,
         ]
         self._process: subprocess.Popen[bytes] | None = None
@@ -74,12 +145,14 @@ class OperatorProcess:
         identity: str = "operator",
         log: Path | None = None,
         options: Sequence[str] = (),
+        program: Sequence[str] = OF_THIS_TREE,
         *,
         kubeconfig: Path | None = None,
     ) -> Self:
         """Start one and wait until it is ready."""
         folder = cluster.kubeconfig.parent.parent
-        operator = cls(cluster, identity, log or folder / f"{identity}.log", options, kubeconfig=kubeconfig)
+        log = log or folder / f"{identity}.log"
+        operator = cls(cluster, identity, log, options, program, kubeconfig=kubeconfig)
         operator.restart()
         return operator
 
@@ -174,6 +247,15 @@ class OperatorProcess:
             if entry.get("level") == level:
                 found.append(line)
         return found
+
+    @staticmethod
+    def _admission(cluster: LocalCluster) -> tuple[str, ...]:
+        files = _certificate(cluster)
+        if not files.certificate.exists():
+            return ()
+        port = str(cluster.layout.ports["webhook"])
+        listen = ("--webhook-address", "127.0.0.1", "--webhook-port", port)
+        return (*listen, "--webhook-cert", str(files.certificate), "--webhook-key", str(files.key))
 
     def _end(self, how: signal.Signals) -> int:
         if self._process is None:

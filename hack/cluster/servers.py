@@ -12,7 +12,8 @@ from hack.cluster.nodes import ALIVE, KUBELET_LABEL
 from hack.cluster.processes import Command
 from hack.cluster.spec import ClusterSpec
 
-PORTS = ("etcd", "etcd-peer", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+# The last is for the admission of an operator beside the cluster: the API server must know it before that one runs.
+PORTS = ("etcd", "etcd-peer", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "webhook")
 SERVICE_CIDR = "10.96.0.0/16"
 POD_CIDR = "10.128.0.0/9"
 # The defaults (20 and 50 requests a second) would be what a test or a benchmark measures.

@@ -2,5 +2,36 @@
 app.kubernetes.io/name: stokehold
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{/* What Services, budgets and policies find the pods of a component by: (dict "root" $ "component" "operator"). */}}
+{{- define "stokehold.selector" -}}
+app.kubernetes.io/name: stokehold
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "stokehold.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The Secret with the webhook's tls.crt and tls.key. Each source has its own, so that a change of source never
+     makes two owners fight over one. */}}
+{{- define "stokehold.webhookSecret" -}}
+{{- $source := .Values.webhook.certificate.source -}}
+{{- if eq $source "Secret" -}}
+{{ required "webhook.certificate.secretName is needed with source Secret" .Values.webhook.certificate.secretName }}
+{{- else if eq $source "CertManager" -}}
+{{ .Release.Name }}-webhook-cert-manager
+{{- else -}}
+{{ .Release.Name }}-webhook
+{{- end -}}
 {{- end -}}

@@ -1,17 +1,21 @@
 """kopf's part: it serves admission for our kinds, and ends the process in order.
 
 It watches nothing. The caches come from our own informers, which lose no deletes and cost a fraction
-(docs/designs/0002), so kopf runs on every replica, standbys included, and admission has no single point.
-Rules of one object stand in the CRDs as CEL; here are those that need more, and unknown fields.
+(docs/designs/0001), so kopf runs on every replica, standbys included, and admission has no single point.
+Rules of one object stand in the CRDs as CEL; here are those that need more. Whatever is refused here, the planners
+refuse again as a reason to wait: the webhook is the quicker answer, never the only guard.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, cast
 
 import aiohttp
 import kopf
+from aiohttp import web
 from pydantic import ValidationError
 
 from stokehold.api.base import Kind
@@ -22,15 +26,52 @@ from stokehold.api.v1alpha1.gpu_queue import GPUQueue
 from stokehold.api.v1alpha1.inference_pool import InferencePool
 from stokehold.api.v1alpha1.training_job import TrainingJob
 from stokehold.cluster.connection import Connection
-from stokehold.controllers.settings import Settings
-from stokehold.model.snapshot import Snapshot
+from stokehold.controllers.settings import Settings, Webhook
+from stokehold.model.snapshot import Namespace, PriorityClass, Queue
+from stokehold.observability import metrics
 from stokehold.planning.scheduling.queueing import serves_namespace
 
 USER_KINDS: tuple[type[Kind], ...] = (TrainingJob, InferencePool, DevWorkspace, GPUQueue, GPUNodePool)
 MOST_COMPLAINTS = 8
+REFUSED, BROKEN = 422, 500
 
 
-def registry(settings: Settings, read: Callable[[], Snapshot]) -> kopf.OperatorRegistry:
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an object is judged against: the caches themselves, for a copy of the cluster per request is too much."""
+
+    queues: Mapping[str, Queue]
+    namespaces: Mapping[str, Namespace]
+    priority_classes: Mapping[str, PriorityClass]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is wrong with an object, and what its author should know; each sentence begins with the field."""
+
+    refusals: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def judge(kind: type[Kind], manifest: Mapping[str, Any], around: Surroundings) -> Verdict:
+    """Return the verdict on an object that somebody wants to write."""
+    try:
+        parsed = kind.parse_strict({k: v for k, v in manifest.items() if k != "status"})
+    except ValidationError as error:
+        return Verdict(tuple(_sentence(problem) for problem in error.errors()[:MOST_COMPLAINTS]))
+    return _judge_job(parsed, around) if isinstance(parsed, TrainingJob) else Verdict()
+
+
+async def serve(settings: Settings, around: Surroundings, stop: asyncio.Event, listening: asyncio.Event) -> None:
+    """Run kopf until `stop` is set or it gets a signal; its end is the end of the process."""
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    # kopf calls a refused object an error of the operator; one that has a traceback is.
+    logging.getLogger("kopf.objects").addFilter(lambda record: record.exc_info is not None)
+    handlers = registry(settings, around, listening)
+    await kopf.operator(registry=handlers, standalone=True, clusterwide=True, stop_flag=stop)
+
+
+def registry(settings: Settings, around: Surroundings, listening: asyncio.Event) -> kopf.OperatorRegistry:
     """The handlers: login, start-up, and a validating webhook for each kind that users write."""
     handlers = kopf.OperatorRegistry()
     kubeconfig, webhook = settings.kubeconfig, settings.webhook
@@ -53,50 +94,89 @@ def registry(settings: Settings, read: Callable[[], Snapshot]) -> kopf.OperatorR
         settings.networking.request_timeout = 30
         if webhook is not None:
             settings.admission.managed = None  # the chart renders the configuration; kopf's own vanishes on exit
-            settings.admission.server = kopf.WebhookServer(
-                addr=webhook.address, port=webhook.port, certfile=webhook.certificate, pkeyfile=webhook.key
-            )
+            settings.admission.server = _Server(webhook, listening)
 
     if webhook is not None:
         for kind in USER_KINDS:
-            _register(handlers, kind, read)
+            _register(handlers, kind, around)
     return handlers
 
 
-async def serve(settings: Settings, read: Callable[[], Snapshot], stop: asyncio.Event) -> None:
-    """Run kopf until `stop` is set or it gets a signal; its end is the end of the process."""
-    logging.getLogger("kopf").setLevel(logging.WARNING)
-    await kopf.operator(registry=registry(settings, read), standalone=True, clusterwide=True, stop_flag=stop)
-
-
-def complaints(kind: type[Kind], manifest: Mapping[str, Any], snapshot: Snapshot) -> list[str]:
-    """What is wrong with an object that somebody wants to write; each names its field."""
-    try:
-        parsed = kind.parse_strict({k: v for k, v in manifest.items() if k != "status"})
-    except ValidationError as error:
-        return [_sentence(problem) for problem in error.errors()[:MOST_COMPLAINTS]]
-    if isinstance(parsed, TrainingJob):
-        return _foreign_queue(parsed, snapshot)
-    return []
-
-
-def _register(handlers: kopf.OperatorRegistry, kind: type[Kind], read: Callable[[], Snapshot]) -> None:
+def _register(handlers: kopf.OperatorRegistry, kind: type[Kind], around: Surroundings) -> None:
     plural = kind.RESOURCE.plural
 
-    # The id is the path of the webhook: the chart renders the same, and a test sends a bad object through it.
+    # The id is the path of the webhook: the chart renders the same. Async, for the caches belong to this thread.
     @kopf.on.validate(GROUP, VERSION, plural, id=plural, operations=["CREATE", "UPDATE"], registry=handlers)
-    def validate(body: kopf.Body, **_: Any) -> None:
-        if found := complaints(kind, dict(body), read()):
-            raise kopf.AdmissionError("; ".join(found), code=422)
+    async def validate(body: kopf.Body, warnings: list[str], **_: Any) -> None:
+        verdict = judge(kind, dict(body), around)
+        warnings.extend(verdict.warnings)
+        if verdict.refusals:
+            raise kopf.AdmissionError("; ".join(verdict.refusals), code=REFUSED)
 
 
-def _foreign_queue(job: TrainingJob, snapshot: Snapshot) -> list[str]:
-    """A queue that does not exist yet may come; one that serves others is refused at once."""
-    name = job.spec.queue_name
-    queue = snapshot.queues.get(name) if name else None
-    if queue is None or serves_namespace(queue, snapshot.namespaces.get(job.metadata.namespace)):
-        return []
-    return [f"spec.queueName: GPUQueue {name} does not serve namespace {job.metadata.namespace}"]
+class _Server(kopf.WebhookServer):
+    """kopf's server, which allows nothing that it has no rule for, and calls its own failures failures."""
+
+    def __init__(self, webhook: Webhook, listening: asyncio.Event) -> None:
+        super().__init__(addr=webhook.address, port=webhook.port, certfile=webhook.certificate, pkeyfile=webhook.key)
+        self._listening = listening
+
+    async def __call__(self, fn: kopf.WebhookFn) -> AsyncIterator[kopf.WebhookClientConfig]:
+        paths = {kind.RESOURCE.plural for kind in USER_KINDS}
+
+        async def answer(request: Any, *, webhook: str | None = None, **rest: Any) -> Any:
+            if webhook not in paths:
+                raise web.HTTPNotFound(reason=f"no rules for /{webhook}; there are {', '.join(sorted(paths))}")
+            try:
+                response = await fn(request, webhook=webhook, **rest)
+            except Exception:
+                metrics.ADMISSIONS.labels(webhook, "failed").inc()
+                raise
+            return _counted(webhook, response)
+
+        generator = cast("AsyncGenerator[kopf.WebhookClientConfig]", super().__call__(answer))
+        async with aclosing(generator) as configurations:
+            async for configuration in configurations:
+                self._listening.set()
+                yield configuration
+
+
+def _counted(plural: str, response: Any) -> Any:
+    """The response; an exception of ours is no verdict, so the webhook's failure policy decides about it."""
+    outcome = response["response"]
+    if outcome["allowed"]:
+        metrics.ADMISSIONS.labels(plural, "allowed").inc()
+    elif outcome["status"]["code"] == REFUSED:
+        metrics.ADMISSIONS.labels(plural, "refused").inc()
+    else:
+        metrics.ADMISSIONS.labels(plural, "failed").inc()
+        raise web.HTTPInternalServerError(reason="the operator failed to judge the object; its log says why")
+    return response
+
+
+def _judge_job(job: TrainingJob, around: Surroundings) -> Verdict:
+    """What does not exist yet may come, so it is a warning; a queue that serves others is refused at once.
+
+    The chart's webhook asks only about jobs that name one of these (templates/webhook.yaml): a new rule goes there too.
+    """
+    warnings = []
+    priority, queue = job.spec.priority_class_name, job.spec.queue_name
+    if priority and priority not in around.priority_classes:
+        warnings.append(f"spec.priorityClassName: PriorityClass {priority} does not exist; the job waits until it does")
+    if queue and queue not in around.queues:
+        warnings.append(f"spec.queueName: GPUQueue {queue} does not exist; the job waits until it does")
+    return Verdict(_foreign_queue(job, around), tuple(warnings))
+
+
+def _foreign_queue(job: TrainingJob, around: Surroundings) -> tuple[str, ...]:
+    namespace = around.namespaces.get(job.metadata.namespace)
+    queue = around.queues.get(job.spec.queue_name or "")
+    # The cache may not have heard of a namespace that was made just now; the planner will.
+    if namespace is None or queue is None or serves_namespace(queue, namespace):
+        return ()
+    own = sorted(name for name, other in around.queues.items() if serves_namespace(other, namespace))
+    allowed = f"allowed: {', '.join(own)}" if own else "no queue does; ask the platform team to open one"
+    return (f"spec.queueName: GPUQueue {queue.name} does not serve namespace {namespace.name}; {allowed}",)
 
 
 def _sentence(problem: Any) -> str:

@@ -1,9 +1,10 @@
 """Composition root of the operator: builds everything, starts it in order, and ends it in order.
 
-informers sync -> ready (standbys too) -> Lease won -> planning cycles -> Lease lost or signal -> exit
+informers sync -> admission -> ready (standbys too) -> Lease won -> planning cycles -> Lease lost or signal -> exit
 """
 
 import asyncio
+import signal
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Operator:
         self._settings = settings
         self._stop = asyncio.Event()
         self._leads = asyncio.Event()
+        self._admits = asyncio.Event()
         self._failure: str | None = None
         self._loop = asyncio.get_running_loop()
         self._cluster = Cluster(self._wake, clock.now)
@@ -57,7 +59,7 @@ class Operator:
             asyncio.create_task(self._guard("planning", self._lead())),
         ]
         try:
-            await admission.serve(settings, self._cluster.snapshot, self._stop)
+            await self._serve_admission()
         finally:
             for task in tasks:
                 task.cancel()
@@ -69,6 +71,22 @@ class Operator:
             return 1
         log.info("stopped", why="asked to")
         return 0
+
+    async def _serve_admission(self) -> None:
+        """kopf looks once at its start which kinds there are, and rules need full caches: so it waits for them."""
+        for number in (signal.SIGTERM, signal.SIGINT):  # until kopf takes them over
+            self._loop.add_signal_handler(number, self._stop.set)
+        first = [asyncio.create_task(wait) for wait in (self._watches.wait_synced(), self._stop.wait())]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        for task in first:
+            task.cancel()
+        if self._stop.is_set():
+            return
+        cluster = self._cluster
+        around = admission.Surroundings(
+            cluster.queues.values, cluster.namespaces.values, cluster.priority_classes.values
+        )
+        await admission.serve(self._settings, around, self._stop, self._admits)
 
     async def _lead(self) -> None:
         await self._watches.wait_synced()
@@ -133,7 +151,9 @@ class Operator:
         return actions
 
     def _problems(self) -> list[str]:
-        return self._watches.problems(self._settings.stale_watch_seconds)
+        deaf = self._settings.webhook is not None and not self._admits.is_set()
+        stale = self._watches.problems(self._settings.stale_watch_seconds)
+        return [*stale, *(["admission: not listening yet"] if deaf else [])]
 
     def _refresh_metrics(self) -> None:
         self._problems()

@@ -34,6 +34,12 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15),
     registry=REGISTRY,
 )
+ADMISSIONS = Counter(
+    "stokehold_admissions_total",
+    "Objects judged by the webhook, by outcome: allowed, refused, failed (then its failure policy decides).",
+    ["resource", "outcome"],
+    registry=REGISTRY,
+)
 WATCH_AGE_SECONDS = Gauge(
     "stokehold_watch_age_seconds",
     "Seconds since the API server last said anything on this watch.",
@@ -94,6 +100,7 @@ ALL: tuple[MetricWrapperBase, ...] = (
     CYCLE_FAILURES,
     ACTIONS,
     REQUEST_SECONDS,
+    ADMISSIONS,
     WATCH_AGE_SECONDS,
     WATCH_SIGNALS,
     UNREADABLE,

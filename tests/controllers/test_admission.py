@@ -1,0 +1,61 @@
+"""What the webhook says of objects, on values."""
+
+from types import MappingProxyType
+from typing import Any
+
+from builders import a_queue
+from stokehold.api.v1alpha1.gpu_queue import GPUQueue
+from stokehold.api.v1alpha1.training_job import TrainingJob
+from stokehold.controllers.admission import Surroundings, judge
+from stokehold.model.snapshot import Namespace
+
+NOTHING: MappingProxyType[str, Any] = MappingProxyType({})
+
+
+def a_manifest(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "stokehold.dev/v1alpha1",
+        "kind": "TrainingJob",
+        "metadata": {"name": "job", "namespace": "team-a"},
+        "spec": {"image": "x", **spec},
+    }
+
+
+def around(*queues: Any, namespace: str = "team-a") -> Surroundings:
+    known = {namespace: Namespace(namespace, {"kubernetes.io/metadata.name": namespace})}
+    return Surroundings({queue.name: queue for queue in queues}, known, NOTHING)
+
+
+def serving(namespace: str, name: str) -> Any:
+    return a_queue(name, namespaces={"matchLabels": {"kubernetes.io/metadata.name": namespace}})
+
+
+def test_a_queue_of_others_is_refused_and_the_own_ones_are_named():
+    verdict = judge(TrainingJob, a_manifest(queueName="b"), around(serving("team-b", "b"), serving("team-a", "a")))
+
+    assert verdict.refusals == ("spec.queueName: GPUQueue b does not serve namespace team-a; allowed: a",)
+
+
+def test_a_namespace_that_the_cache_has_not_seen_yet_is_not_held_against_its_job():
+    verdict = judge(TrainingJob, a_manifest(queueName="b"), around(serving("team-b", "b"), namespace="other"))
+
+    assert verdict.refusals == ()
+
+
+def test_what_does_not_exist_yet_is_a_warning():
+    verdict = judge(TrainingJob, a_manifest(queueName="later", priorityClassName="later"), around())
+
+    assert verdict.refusals == ()
+    assert [text.split(":")[0] for text in verdict.warnings] == ["spec.priorityClassName", "spec.queueName"]
+
+
+def test_a_broken_object_is_refused_by_the_paths_that_its_author_wrote():
+    verdict = judge(TrainingJob, a_manifest(numNodes=0, gpusPerNode="8"), around())
+
+    assert [text.split(":")[0] for text in verdict.refusals] == ["spec.numNodes", "spec.gpusPerNode"]
+
+
+def test_the_status_is_the_operators_own():
+    manifest = {**a_manifest(), "kind": "GPUQueue", "spec": {}, "status": {"nonsense": 1}}
+
+    assert judge(GPUQueue, manifest, around()).refusals == ()
