@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stokehold.model.snapshot import Job, OwnObject, Pod, Proof, ServingPool, Workspace
+from stokehold.model.taints import Taint
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class Placement:
     capacity: str
     gpu_resource: str
     nodes: tuple[str, ...]
+    taints: tuple[Taint, ...] = ()
+    """Taints of the pool's nodes; the pods are made to tolerate them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ class Beneficiary(Part):
     """Its metadata.uid. A node is never bought twice for one attempt of one uid."""
     attempt: Annotated[Int, Field(ge=1, le=1_000_000)] = 1
     """The attempt of the job that the node is for. The first is 1."""
+    nodes: Annotated[Int, Field(ge=1, le=10_000)] = 1
+    """How many nodes were asked for together. The work starts on all of them or on none."""
 
 
 class HourlyPrice(Part):
@@ -87,7 +89,7 @@ class ClaimFailure(Part):
     time: Timestamp | None = None
     """When it failed."""
     reason: str = ""
-    """The kind of failure: Capacity, Quota, Config, Auth, Timeout or GpuMissing."""
+    """The kind of failure: Capacity, Quota, Config, Auth, Timeout, GpuMissing, Unfit or Gone."""
     message: str = ""
     """What the provider said."""
 

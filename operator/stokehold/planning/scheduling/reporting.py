@@ -14,6 +14,7 @@ from stokehold.model.actions import Placement
 from stokehold.model.reasons import Eviction, Finish, Progress, Waiting
 from stokehold.model.snapshot import Job, Proof
 from stokehold.planning.placement.explain import Explanation
+from stokehold.planning.placement.pools import Pool
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.lifecycle import End
 from stokehold.planning.scheduling.queueing import Owner
@@ -200,6 +201,8 @@ def is_worth_writing(owner: Owner, why: Explanation, position: int | None, now: 
         return True
     if told.message == why.message and told.position == position:
         return False
+    if why.urgent not in told.message:
+        return True
     return told.observed_time is None or now - told.observed_time >= every
 
 
@@ -212,13 +215,14 @@ def placement_of(attempt: Attempt) -> api.Placement | None:
     return api.Placement(pool=worker.pool, gpu_type=worker.gpu_type, capacity=worker.capacity, nodes=worker.placement)
 
 
-def planned(attempt: Attempt, gpu_resource: str) -> Placement | None:
+def planned(attempt: Attempt, pool: Pool | None) -> Placement | None:
     """The placement that the lead worker remembers, to complete a gang by."""
     lead = attempt.lead
     if lead is None or lead.worker is None:
         return None
     worker = lead.worker
-    return Placement(worker.pool, worker.gpu_type, worker.capacity, gpu_resource, worker.placement)
+    resource, taints = (pool.gpu_resource, pool.taints) if pool is not None else ("", ())
+    return Placement(worker.pool, worker.gpu_type, worker.capacity, resource, worker.placement, taints)
 
 
 def _no_longer_ready(job: Job) -> list[tuple[str, bool, str, str]]:
