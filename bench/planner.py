@@ -31,9 +31,7 @@ from stokehold.model.actions import (
     AdmitJob,
     DeletePod,
     FinishJob,
-    PlaceReplica,
     ReleasePod,
-    StartWorkspace,
     WriteStatus,
 )
 from stokehold.model.demand import demand_of
@@ -115,8 +113,8 @@ class World:
                     self._store(replace(action.job, proof=action.proof), action.status or {})
                 case ReleasePod() | DeletePod():
                     self._forget(action.pod)
-                case StartWorkspace() | PlaceReplica():
-                    pass  # this world has jobs alone
+                case _:
+                    pass  # this world has jobs alone, and buys no nodes
         return admitted
 
     def pass_time(self, ending: int) -> None:

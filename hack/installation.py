@@ -22,6 +22,7 @@ from hack.cluster import LocalCluster
 ROOT = Path(__file__).parent.parent
 CHART = ROOT / "helm" / "stokehold"
 NAMESPACE = "stokehold-system"
+VALUES = ("--set", "simulatedProvider.enabled=true")
 SERVICE_ACCOUNT = "stokehold-operator"
 READY_WITHIN_SECONDS = 30.0
 
@@ -31,7 +32,7 @@ def install(cluster: LocalCluster) -> None:
     helm = binaries.ensure(["helm"]).path("helm")
     homes = {f"HELM_{kind}_HOME": str(cluster.kubeconfig.parent / "helm") for kind in ("CACHE", "CONFIG", "DATA")}
     subprocess.run(
-        [helm, "install", "stokehold", CHART, "--namespace", NAMESPACE, "--create-namespace", "--wait"],
+        [helm, "install", "stokehold", CHART, *("--namespace", NAMESPACE, "--create-namespace", "--wait", *VALUES)],
         env={**os.environ, **homes, "KUBECONFIG": str(cluster.kubeconfig)},
         check=True,
         capture_output=True,

@@ -262,6 +262,15 @@ class Cluster:
         if listing is None or before is None or before.instances != listing.instances:
             self._wake()
 
+    def listing(self, pool: str) -> Listing | None:
+        """What a pool's provider said last."""
+        return self._listings.get(pool)
+
+    def owner(self) -> str:
+        """The identity of the cluster at providers; empty while it is not known."""
+        namespace = self.namespaces.values.get("kube-system")
+        return namespace.uid if namespace is not None else ""
+
     def note_answer(self, claim: OwnObject, answer: Answer) -> None:
         """Remember what the provider of a claim answered, until the claim is gone."""
         self._answers[claim.uid] = answer

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from stokehold.planning.provisioning.settings import ProvisioningSettings
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 
@@ -31,6 +32,7 @@ class Settings:
     webhook: Webhook | None = None
     lease_name: str = "stokehold"
     scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)
+    provisioning: ProvisioningSettings = field(default_factory=ProvisioningSettings)
     debounce_seconds: float = 0.05
     """After a wake-up: changes come in swarms, and one plan answers them all."""
     resync_seconds: float = 3.0

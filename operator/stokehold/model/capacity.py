@@ -4,6 +4,32 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from stokehold.model.reasons import ClaimFailure
+from stokehold.model.taints import Taint
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRequest:
+    """One node asked for. Everything that a provider needs to know to make it, so that it reads nothing else."""
+
+    request_id: str
+    """The uid of the claim. Asking twice with it buys once."""
+    claim: str
+    """The name of the claim: the value of the label stokehold.dev/claim that the node must have."""
+    pool: str
+    owner: str
+    """The cluster that asks: the uid of its namespace kube-system."""
+    gpu_type: str
+    gpus: int
+    gpu_resource: str
+    capacity_class: str
+    zone: str = ""
+    instance_type: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    taints: tuple[Taint, ...] = ()
+    resources: tuple[tuple[str, str], ...] = ()
+    """What the node must offer to pods, as quantities by resource."""
+    expires_at: datetime | None = None
+    """When the machine is given back at the latest; a provider that can should end it by itself then."""
 
 
 @dataclass(frozen=True, slots=True)
