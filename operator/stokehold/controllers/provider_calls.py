@@ -7,6 +7,7 @@ it means. Nothing here decides anything but when to ask again.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -105,7 +106,12 @@ class ProviderCalls:
             listing = Listing(known.asked_at if known else asked_at, known.instances if known else None, str(error))
             self._cluster.note_listing(pool.name, listing)
             return
-        self._cluster.note_listing(pool.name, Listing(asked_at, instances))
+        seen = {machine.provider_id: machine.launched_at for machine in (known.instances if known else None) or ()}
+        dated = (
+            machine if machine.launched_at else replace(machine, launched_at=seen.get(machine.provider_id, asked_at))
+            for machine in instances
+        )
+        self._cluster.note_listing(pool.name, Listing(asked_at, tuple(dated)))
 
     async def _carry_out(self, call: ProviderCall) -> None:
         key, pool = _key(call), call.pool.name

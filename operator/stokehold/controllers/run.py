@@ -138,7 +138,9 @@ class Operator:
         carry_out: Callable[[list[Action]], Awaitable[object]] | None = None,
     ) -> Cycle:
         """One planner's loop; all read the same cluster and write through the same applier."""
-        pace = Pace(self._settings.debounce_seconds, self._settings.resync_seconds)
+        settings = self._settings
+        debounce = settings.debounce_seconds if carry_out is None else settings.provisioning_debounce_seconds
+        pace = Pace(debounce, settings.resync_seconds)
         return Cycle(name, self._cluster.snapshot, plan, carry_out or self._applier.apply, pace)
 
     def _plan_scheduling(self, snapshot: Snapshot) -> Iterable[Action]:

@@ -35,6 +35,8 @@ class Settings:
     provisioning: ProvisioningSettings = field(default_factory=ProvisioningSettings)
     debounce_seconds: float = 0.05
     """After a wake-up: changes come in swarms, and one plan answers them all."""
+    provisioning_debounce_seconds: float = 0.2
+    """The same for nodes that are bought, which take minutes: a second look at each change is not worth its price."""
     resync_seconds: float = 3.0
     """The longest pause between two plans: deadlines and back-offs pass without any event."""
     stale_watch_seconds: float = 90.0

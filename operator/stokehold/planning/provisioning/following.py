@@ -137,10 +137,11 @@ def _listed(claim: Claim, world: World) -> Instance | None:
 
 def _vanished(claim: Claim, world: World) -> str:
     """Why the machine is taken for gone; empty while the provider lists it, or has not been asked since it must."""
-    listing, launched = world.snapshot.listings.get(claim.spec.pool_name), claim.status.launched_at
-    if listing is None or listing.instances is None or launched is None:
+    listing = world.snapshot.listings.get(claim.spec.pool_name)
+    told = find_condition(claim.status.conditions, reporting.LAUNCHED)  # by our clock, not the provider's
+    if listing is None or listing.instances is None or told is None or told.last_transition_time is None:
         return ""
-    if listing.asked_at - launched < world.settings.vanished_after:
+    if listing.asked_at - told.last_transition_time < world.settings.vanished_after:
         return ""
     if any(instance.provider_id == claim.status.provider_id for instance in listing.instances):
         return ""

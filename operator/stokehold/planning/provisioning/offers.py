@@ -55,6 +55,8 @@ class Market:
             name: (pool.spec.limits.max_nodes if pool.spec.limits else 0) - len(world.claims_of(name))
             for name, pool in self._declared.items()
         }
+        self._best: dict[Demand, Offer | Refused] = {}
+        self._demands = {job.demand for job in world.snapshot.jobs.values()}
 
     @property
     def is_empty(self) -> bool:
@@ -64,9 +66,18 @@ class Market:
     def take(self, pool: str, nodes: int) -> None:
         """So many more of the pool's nodes are spoken for."""
         self.headroom[pool] -= nodes
+        self._best.clear()
 
     def best(self, demand: Demand) -> Offer | Refused:
-        """The first offer in the order of preference that holds the whole gang, else why there is none."""
+        """The first offer in the order of preference that holds the whole gang, else why there is none.
+
+        Equal demands have equal answers until something is taken.
+        """
+        if demand not in self._best:
+            self._best[demand] = self._find(demand)
+        return self._best[demand]
+
+    def _find(self, demand: Demand) -> Offer | Refused:
         refusals: list[Refused] = []
         for name, zone in self._ranked(demand, refusals):
             found = self._offer(name, zone, demand)
@@ -108,8 +119,8 @@ class Market:
         if fitting.nodes > self.headroom[name]:
             fitting = self._fit(pool, zone, demand, demand.min_count) or fitting
         if fitting.nodes > self.headroom[name]:
-            most, left = pool.spec.limits.max_nodes if pool.spec.limits else 0, max(0, self.headroom[name])
-            message = f"{fitting.nodes} nodes are needed; pool {name} may have {most}, and {left} more now"
+            most = pool.spec.limits.max_nodes if pool.spec.limits else 0
+            message = f"{fitting.nodes} nodes are needed, more than the {most} of pool {name} leave room for"
             return Refused(Burst.LIMIT_REACHED, message)
         if block := breaker.blocking(pool, zone, self.world.claims_of(name), self.world.now):
             until = f"; asked again at {block.blocked_until:%H:%M:%S} UTC" if block.blocked_until else ""
@@ -125,12 +136,8 @@ class Market:
             return None
         count = ceil(workers / slots)
         nodes = [imagined_node(str(i), pool, zone) for i in range(count)]
-        ledger = ledger_of(nodes, self._pools[pool.name], self.world.snapshot, self._demands(wanted))
+        ledger = ledger_of(nodes, self._pools[pool.name], self.world.snapshot, {wanted, *self._demands})
         return None if isinstance(place_gang(ledger, wanted), Shortfall) else Offer(pool, zone, count, ledger)
-
-    def _demands(self, wanted: Demand) -> set[Demand]:
-        """All that may be tried on the ledger later: their resources must have columns."""
-        return {wanted, *(job.demand for job in self.world.snapshot.jobs.values())}
 
 
 def _sized(demand: Demand, workers: int) -> Demand:

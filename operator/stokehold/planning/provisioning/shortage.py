@@ -1,7 +1,7 @@
 """Which waiting gangs are short of nodes, in their order, and what is bought for them: all of it or nothing."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import islice
 
@@ -32,17 +32,29 @@ SHORT = (
 """What scheduling says of a gang for which only nodes are missing."""
 MOST_PURCHASES = 20
 """In one plan; the next one follows at once."""
+MOST_CONSIDERED = 200
+"""Gangs that are bought for, or told why not, in one plan: whoever stands behind them has others to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plenty:
     """All that is free or on its way: one ledger of what is there and coming, one more for each new purchase."""
 
-    ledgers: list[Ledger]
+    here: Ledger
+    bought: list[Ledger] = field(default_factory=list)
+    hopeless: set[Demand] = field(default_factory=set)
 
     def takes(self, demand: Demand) -> bool:
-        """Book the gang if it will fit somewhere."""
-        return any(not isinstance(place_gang(ledger, demand), Shortfall) for ledger in self.ledgers)
+        """Book the gang if it will fit on what is there and what is coming; what did not fit once never will."""
+        if demand in self.hopeless:
+            return False
+        if isinstance(place_gang(self.here, demand), Shortfall):
+            self.hopeless.add(demand)
+        return demand not in self.hopeless
+
+    def has_left(self, demand: Demand) -> bool:
+        """Book the gang if it fits beside another on nodes that are bought in this plan."""
+        return any(not isinstance(place_gang(ledger, demand), Shortfall) for ledger in self.bought)
 
 
 def buy(world: World, pools: tuple[Pool, ...]) -> Iterator[Action]:
@@ -79,30 +91,29 @@ def _buy_for(short: list[Job], plenty: Plenty, market: Market, world: World) -> 
     # What has begun goes on at half the threshold, so that a queue around it does not make bursts flicker.
     threshold = world.settings.trigger_gpus if not world.standing else world.settings.trigger_gpus // 2
     bought = 0
-    for job in uncovered:
+    for job in uncovered[:MOST_CONSIDERED]:
         if bought == MOST_PURCHASES:
             return
-        if bought and plenty.takes(job.demand):
+        if plenty.has_left(job.demand):
             continue
         offer = market.best(job.demand)
         is_due = waiting_gpus >= threshold or world.now - job.created_at >= world.settings.trigger_age
         if isinstance(offer, Offer) and not is_due:
-            offer = _not_due(waiting_gpus, threshold, world)
+            offer = _not_due(world)
         if isinstance(offer, Refused):
             yield from _tell(job, offer.reason, offer.message, world)
             continue
         bought += 1
         market.take(offer.pool.name, offer.nodes)
-        plenty.ledgers.append(offer.ledger)
+        plenty.bought.append(offer.ledger)
         for index in range(offer.nodes):
             yield CreateClaim(claim_name(job, attempt_of(job), index), _spec(job, offer, world))
 
 
-def _not_due(waiting_gpus: int, threshold: int, world: World) -> Refused:
+def _not_due(world: World) -> Refused:
     age = Duration.of_seconds(round(world.settings.trigger_age.total_seconds()))
-    return Refused(
-        Burst.BELOW_TRIGGER, f"{waiting_gpus} GPUs are waited for, nodes are bought from {threshold} or after {age}"
-    )
+    message = f"nodes are bought when {world.settings.trigger_gpus} GPUs are waited for, or after {age}"
+    return Refused(Burst.BELOW_TRIGGER, message)
 
 
 def _complete(world: World, market: Market) -> Iterator[Action]:
@@ -135,7 +146,7 @@ def _plenty(world: World, pools: tuple[Pool, ...]) -> Plenty:
     for purchase in world.standing.values():
         if purchase.pool in by_name and not purchase.is_failing:
             _reserve(ledger, purchase, by_name[purchase.pool], world)
-    return Plenty([ledger])
+    return Plenty(ledger)
 
 
 def _reserve(ledger: Ledger, purchase: Purchase, pool: Pool, world: World) -> None:
