@@ -13,13 +13,14 @@ def own_nodes_are_full(stage: Stage) -> str:
     stage.cluster.kubectl("-n", NAMESPACE, "delete", "trainingjobs", "--all", "--wait=false")
     stage.wait("an empty namespace", lambda: not stage.jobs() and not stage.pods(), within=40)
     stage.apply("burst-pools.yaml")
-    stage.apply("burst-jobs.yaml")
+    stage.apply("burst-resident.yaml")
     nodes = stage.wait_phase("resident", "Running")["placement"]["nodes"]
     return f"{len(nodes)} nodes of 8 GPUs"
 
 
 def four_nodes_are_claimed_at_once(stage: Stage) -> str:
     """A gang of four nodes waits: four claims are written together, all in one zone."""
+    stage.apply("burst-jobs.yaml")
     took = stage.wait("four claims", lambda: len(_claims(stage)) == 4)
     claims = _claims(stage)
     zones = {claim["spec"]["zone"] for claim in claims}

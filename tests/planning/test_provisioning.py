@@ -89,6 +89,21 @@ def test_gang_starts_only_when_all_its_nodes_are_ready_and_nobody_else_gets_them
     assert by_name["gang"].taints
 
 
+def test_elastic_gang_does_not_start_on_half_of_what_was_bought_for_it():
+    world = a_world(a_waiting_job(minNodes=2))
+    world.settle()
+    world.boot()
+    nodes = world.snapshot.nodes
+    world.snapshot = replace(world.snapshot, nodes=dict(list(nodes.items())[:3]))
+    world.settle()
+
+    assert [a for a in plan_scheduling(world.snapshot, SchedulingSettings()) if isinstance(a, AdmitJob)] == []
+    world.boot()
+    world.settle()
+    (admitted,) = (a for a in plan_scheduling(world.snapshot, SchedulingSettings()) if isinstance(a, AdmitJob))
+    assert len(admitted.placement.nodes) == 4
+
+
 @pytest.mark.parametrize("data_class", ["restricted", None])
 def test_data_that_may_not_leave_never_bursts_and_the_job_is_told(data_class: str | None):
     world = a_world(a_waiting_job(dataClass=data_class))
@@ -194,6 +209,16 @@ def test_machine_without_a_claim_is_given_back_and_not_at_once():
     world.wait(SETTINGS.orphan_after.total_seconds())
     world.settle()
     assert world.machines == {}
+
+
+def test_machine_with_work_on_it_is_never_taken_for_an_orphan():
+    node = a_node("n1", provider_id="stray")
+    world = a_world()
+    world.snapshot = replace(world.snapshot, nodes={"n1": node}, tenants={"n1": ("team-a/pod",)})
+    world.machines["stray"] = Instance("stray", "nobody", launched_at=NOW)
+    world.wait(3600)
+
+    assert not any(isinstance(action, TerminateOrphan) for action in world.step())
 
 
 def test_second_machine_of_a_claim_is_given_back_and_the_first_stays():
@@ -337,7 +362,7 @@ def test_nodes_of_a_gang_that_is_only_half_created_are_kept():
     world.wait(4000)
     world.settle()
 
-    assert [claim.deleting for claim in world.claims] == [False, False]
+    assert [(claim.status.phase, claim.deleting) for claim in world.claims] == [("Ready", False), ("Ready", False)]
 
 
 GANGS = st.builds(

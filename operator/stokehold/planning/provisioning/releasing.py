@@ -78,17 +78,21 @@ def dismantle(claim: Claim, world: World) -> Iterator[Action]:
 
 
 def reap_orphans(world: World) -> Iterator[Action]:
-    """Machines that no claim stands for, or a second one for one claim: claims come first, so they are nobody's."""
+    """Machines that no claim stands for, or a second one for one claim: claims come first, so they are nobody's.
+
+    Not while work runs on them: then a record was lost, or cannot be read, and a person must look.
+    """
     if not world.owner:
         return
     by_uid = {claim.uid: claim for claim in world.snapshot.claims.values()}
+    at_work = {node.provider_id for node in world.snapshot.nodes.values() if world.tenants(node)}
     for name, listing in sorted(world.snapshot.listings.items()):
         pool = world.snapshot.node_pools.get(name)
         if pool is None or pool.spec.provider is None:
             continue
         for instance in listing.instances or ():
             claim, born = by_uid.get(instance.request_id), instance.launched_at
-            if born is None or listing.asked_at - born < world.settings.orphan_after:
+            if born is None or listing.asked_at - born < world.settings.orphan_after or instance.provider_id in at_work:
                 continue
             if claim is None:
                 yield TerminateOrphan(pool, instance, "no claim stands for it")
