@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from stokehold.api.base import Kind
 from stokehold.api.names import GROUP, VERSION
 from stokehold.api.v1alpha1.dev_workspace import DevWorkspace
-from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePool
+from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePool, GPUNodePoolSpec
 from stokehold.api.v1alpha1.gpu_queue import GPUQueue
 from stokehold.api.v1alpha1.inference_pool import InferencePool
 from stokehold.api.v1alpha1.training_job import TrainingJob
@@ -77,6 +77,8 @@ def complaints(kind: type[Kind], manifest: Mapping[str, Any], snapshot: Snapshot
         return [_sentence(problem) for problem in error.errors()[:MOST_COMPLAINTS]]
     if isinstance(parsed, TrainingJob):
         return _foreign_queue(parsed, snapshot)
+    if isinstance(parsed, GPUNodePool):
+        return _provider_in_use(parsed, snapshot)
     return []
 
 
@@ -97,6 +99,25 @@ def _foreign_queue(job: TrainingJob, snapshot: Snapshot) -> list[str]:
     if queue is None or serves_namespace(queue, snapshot.namespaces.get(job.metadata.namespace)):
         return []
     return [f"spec.queueName: GPUQueue {name} does not serve namespace {job.metadata.namespace}"]
+
+
+def _provider_in_use(pool: GPUNodePool, snapshot: Snapshot) -> list[str]:
+    """Machines can be given back only to the provider that they came from."""
+    name = pool.metadata.name
+    before = snapshot.node_pools.get(name)
+    claims = sum(claim.spec.pool_name == name for claim in snapshot.claims.values())
+    if before is None or not claims or _source(before.spec) == _source(pool.spec):
+        return []
+    return [f"spec.provider: {claims} nodes of the old provider are claimed; delete their GPUNodeClaims first"]
+
+
+def _source(spec: GPUNodePoolSpec) -> tuple[str, str]:
+    """Whose machines they are."""
+    given = spec.provider
+    if given is None:
+        return "", ""
+    kind = next(name for name in type(given).model_fields if getattr(given, name) is not None)
+    return kind, given.webhook.url if given.webhook is not None else ""
 
 
 def _sentence(problem: Any) -> str:
