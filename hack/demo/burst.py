@@ -44,7 +44,7 @@ def restricted_job_never_bursts(stage: Stage) -> str:
     stage.wait("the reason", lambda: "restricted may not go" in _message(stage, "secret"))
     expect(all(claim["spec"]["for"]["name"] != "secret" for claim in _claims(stage)), "nodes were bought for it")
     expect(not stage.pods("secret"), "it has pods")
-    return stage.why("secret").splitlines()[0]
+    return _message(stage, "secret")
 
 
 def its_cost_is_told(stage: Stage) -> str:
