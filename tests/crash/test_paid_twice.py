@@ -94,8 +94,8 @@ def test_connection_reset_after_the_machine_was_made(
 def test_success_without_a_machine_ends_at_the_deadline_and_all_are_given_back(
     team: Team, pool: Cloud, machines: MachineCloud, start_operator: Start
 ):
-    def only_two(cloud: MachineCloud, wanted: Machine, handler: Handler) -> bool:
-        if wanted["requestId"] in cloud.machines or len(cloud.machines) < 2:
+    def only_two(_: MachineCloud, wanted: Machine, handler: Handler) -> bool:
+        if wanted["claim"].endswith(("-0", "-1")):
             return False
         handler.answer(200, {})
         return True

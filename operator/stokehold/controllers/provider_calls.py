@@ -6,23 +6,21 @@ it means. Nothing here decides anything but when to ask again.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from stokehold.cluster.snapshots import Cluster
 from stokehold.model.actions import LaunchNode, ProviderCall, TerminateNode, TerminateOrphan
 from stokehold.model.capacity import Listing, Refusal, Terminated
-from stokehold.model.snapshot import NodePool, Snapshot
+from stokehold.model.snapshot import NodePool
 from stokehold.observability import logs, metrics
 from stokehold.providers.base import Provider, ProviderError, RefusedError, RetryLaterError
-from stokehold.providers.registry import Registry
 
 log = logs.get("providers")
 
 CALL_SECONDS = 60.0
-"""The deadline of one call, whatever the provider's own time-outs are."""
 MOST_AT_ONCE = 16
 """Calls to one pool's provider at the same time."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
@@ -33,12 +31,29 @@ TICK_SECONDS = 0.5
 T = TypeVar("T")
 
 
+class Providers(Protocol):
+    """Finds the provider of a pool."""
+
+    def of(self, pool: NodePool) -> Provider:
+        """The pool's provider; RefusedError when there is none."""
+
+    async def close(self, keep: Iterable[str] = ()) -> None:
+        """Close all but those of these pools."""
+
+
 class ProviderCalls:
     """Starts calls, and remembers which are under way and which must wait before they are tried again."""
 
     def __init__(
-        self, registry: Registry, cluster: Cluster, check_leader: Callable[[], None], clock: Callable[[], datetime]
+        self,
+        registry: Providers,
+        cluster: Cluster,
+        check_leader: Callable[[], None],
+        clock: Callable[[], datetime],
+        call_seconds: float = CALL_SECONDS,
     ) -> None:
+        """`call_seconds` is the deadline of each call, whatever the provider's own time-outs are."""
+        self._call_seconds = call_seconds
         self._registry = registry
         self._cluster = cluster
         self._check_leader = check_leader
@@ -60,12 +75,12 @@ class ProviderCalls:
         if self.can_start(call):
             self._spawn(_key(call), self._carry_out(call))
 
-    async def run(self, read: Callable[[], Snapshot]) -> None:
+    async def run(self) -> None:
         """Ask all providers again and again which machines they run, until cancelled."""
         try:
             while True:
                 self._check_leader()
-                await self._poll(read())
+                await self._poll()
                 await asyncio.sleep(TICK_SECONDS)
         finally:
             for task in list(self._running.values()):
@@ -73,19 +88,20 @@ class ProviderCalls:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
             await self._registry.close()
 
-    async def _poll(self, snapshot: Snapshot) -> None:
-        owner = snapshot.namespaces.get("kube-system")
-        pools = {n: p for n, p in snapshot.node_pools.items() if p.spec.provider is not None}
-        for gone in snapshot.listings.keys() - pools.keys():
-            self._cluster.note_listing(gone, None)
+    async def _poll(self) -> None:
+        cluster, owner = self._cluster, self._cluster.owner()
+        pools = {name: pool for name, pool in cluster.node_pools.values.items() if pool.spec.provider is not None}
+        for gone in self._polled.keys() - pools.keys():
+            del self._polled[gone]
+            cluster.note_listing(gone, None)
         await self._registry.close(keep=pools)
-        busy = {claim.spec.pool_name for claim in snapshot.claims.values()}
+        busy = {claim.spec.pool_name for claim in cluster.claims.values.values()}
         for name, pool in pools.items():
             key = f"list {name}"
-            if owner is None or key in self._running or not self._is_due(pool, is_busy=name in busy):
+            if not owner or key in self._running or not self._is_due(pool, is_busy=name in busy):
                 continue
             self._polled[name] = time.monotonic()
-            self._spawn(key, self._list(pool, owner.uid))
+            self._spawn(key, self._list(pool, owner))
 
     def _is_due(self, pool: NodePool, *, is_busy: bool) -> bool:
         try:
@@ -157,7 +173,7 @@ class ProviderCalls:
     async def _timed(self, pool: str, name: str, answer: Awaitable[T]) -> T:
         began, outcome = time.monotonic(), "done"
         try:
-            async with asyncio.timeout(CALL_SECONDS):
+            async with asyncio.timeout(self._call_seconds):
                 return await answer
         except TimeoutError:
             outcome = "timeout"

@@ -90,7 +90,7 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             for cycle in self._cycles:
                 group.create_task(cycle.run(), name=cycle.name)
-            group.create_task(self._calls.run(self._cluster.snapshot), name="providers")
+            group.create_task(self._calls.run(), name="providers")
 
     async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """The end of any part is the end of the process; a new one starts from what the API server holds."""
