@@ -11,7 +11,7 @@ from builders import H100, NOW, a_gang, a_job, a_node, a_pool, a_snapshot
 from planning.provisioning_world import KUBE_SYSTEM, SETTINGS, World, created
 from stokehold.api import conditions
 from stokehold.api.conditions import find_condition
-from stokehold.model.actions import AdmitJob, CreateClaim, TerminateOrphan
+from stokehold.model.actions import AdmitJob, CreateClaim, DeleteClaim, TerminateOrphan
 from stokehold.model.capacity import Instance
 from stokehold.model.reasons import ClaimFailure
 from stokehold.model.snapshot import Job, NodePool, Snapshot
@@ -293,6 +293,58 @@ def test_pod_that_was_on_its_way_keeps_the_node():
 
     assert [claim.status.phase for claim in world.claims] == ["Ready"]
     assert not world.snapshot.nodes[node].unschedulable
+
+
+def test_claim_whose_pool_is_gone_says_so_and_goes_on_when_it_is_back():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    pools = world.snapshot.node_pools
+    world.snapshot = replace(world.snapshot, node_pools={}, jobs={})
+    (claim,) = world.claims
+    world.carry_out(DeleteClaim(claim, "somebody deleted it"))
+
+    world.settle()
+
+    (claim,) = world.claims
+    assert find_condition(claim.status.conditions, "Stranded") is not None
+    assert len(world.machines) == 1
+    world.snapshot = replace(world.snapshot, node_pools=pools)
+    world.settle()
+    assert world.claims == []
+    assert world.machines == {}
+
+
+def test_claim_in_a_phase_of_another_version_can_still_be_given_back():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    (claim,) = world.claims
+    status = claim.status.model_copy(update={"phase": "Hibernating"})
+    world.snapshot = replace(world.snapshot, claims={claim.name: replace(claim, status=status)}, jobs={})
+    world.carry_out(DeleteClaim(world.claims[0], "somebody deleted it"))
+
+    world.settle()
+
+    assert world.claims == []
+    assert world.machines == {}
+
+
+def test_claim_expires_even_under_load_and_its_pods_have_a_while():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    world.boot()
+    world.settle()
+    (node,) = world.snapshot.nodes
+    world.snapshot = replace(world.snapshot, jobs={}, tenants={node: ("team-a/gang-1-0",)})
+    world.wait(SETTINGS.expire_after.total_seconds())
+    world.settle()
+    assert world.claims[0].deleting
+    assert world.snapshot.nodes[node].unschedulable
+    assert len(world.machines) == 1
+
+    world.wait(SETTINGS.drain_within.total_seconds())
+    world.settle()
+
+    assert world.machines == {}
 
 
 def test_claim_is_billed_by_the_second_for_booting_idle_and_busy():
