@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from hack.cluster import LocalCluster
-from hack.installation import OperatorProcess
+from hack.installation import NAMESPACE, OperatorProcess
 
 from kit.burst import Cloud, condition
 from kit.jobs import Team, wait_until
-from kit.machines import Handler, Machine, MachineCloud
+from kit.machines import SIGNING_KEY, TOKEN, Handler, Machine, MachineCloud
 
 pytestmark = [pytest.mark.cluster, pytest.mark.crash]
 
@@ -34,8 +34,13 @@ def machines(cluster: LocalCluster) -> Iterator[MachineCloud]:
 @pytest.fixture
 def pool(team: Team, machines: MachineCloud, start_operator: Start) -> Iterator[Cloud]:
     """The pool of those machines; at the end nothing of it is left, which the operator must see to."""
+    keys = {"token": TOKEN, "signingKey": SIGNING_KEY}
+    literals = [f"--from-literal={key}={value}" for key, value in keys.items()]
+    team.cluster.kubectl("-n", NAMESPACE, "delete", "secret", "machines", "--ignore-not-found")
+    team.cluster.kubectl("-n", NAMESPACE, "create", "secret", "generic", "machines", *literals)
     made = Cloud(team.cluster)
-    made.declare(8, provider={"webhook": {"url": machines.url, "timeout": "40s"}})
+    webhook = {"url": machines.url, "timeout": "40s", "secretRef": "machines"}
+    made.declare(8, provider={"webhook": webhook})
     yield made
     team.empty()
     made.delete()

@@ -1,5 +1,6 @@
 """A cloud of machines behind the webhook protocol that misbehaves on request, and keeps an honest ledger."""
 
+import hmac
 import json
 import threading
 import time
@@ -11,6 +12,8 @@ from urllib.parse import unquote
 from hack.cluster import LocalCluster
 
 Machine = dict[str, Any]
+
+TOKEN, SIGNING_KEY = "a-token", "a-key"
 
 
 class MachineCloud:
@@ -98,17 +101,35 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self.is_trusted(body):
+            self.answer(401, {})
+            return
+        wanted = json.loads(body)
         self.service.posts[wanted["requestId"]] = self.service.posts.get(wanted["requestId"], 0) + 1
         if not self.service.misbehave(self.service, wanted, self):
             self.answer(200, self.service.make(wanted))
 
     def do_GET(self) -> None:
+        if not self.is_trusted():
+            self.answer(401, {})
+            return
         self.answer(200, {"instances": list(self.service.machines.values())})
 
     def do_DELETE(self) -> None:
+        if not self.is_trusted():
+            self.answer(401, {})
+            return
         self.service.destroy(unquote(self.path.rsplit("/", 1)[1]))
         self.answer(200, {})
+
+    def is_trusted(self, body: bytes = b"") -> bool:
+        """Whether token and signature are those of the Secret."""
+        text = b"\n".join((self.headers.get("Stokehold-Timestamp", "").encode(), self.command.encode()))
+        text += b"\n" + self.path.encode() + b"\n" + body
+        signature = "v1=" + hmac.new(SIGNING_KEY.encode(), text, "sha256").hexdigest()
+        trusted = self.headers.get("Authorization") == f"Bearer {TOKEN}"
+        return trusted and self.headers.get("Stokehold-Signature") == signature
 
     def answer(self, status: int, body: object) -> None:
         payload = json.dumps(body).encode()

@@ -86,12 +86,11 @@ def short_gangs(snapshot: Snapshot, standing: dict[str, Purchase]) -> list[Job]:
 
 
 def _buy_for(short: list[Job], plenty: Plenty, market: Market, world: World) -> Iterator[Action]:
-    uncovered = [job for job in short if not plenty.takes(job.demand)]
-    waiting_gpus = sum(job.demand.count * job.demand.gpus for job in uncovered)
     # What has begun goes on at half the threshold, so that a queue around it does not make bursts flicker.
     threshold = world.settings.trigger_gpus if not world.standing else world.settings.trigger_gpus // 2
+    uncovered, waiting_gpus = _uncovered(short, plenty, threshold)
     bought = 0
-    for job in uncovered[:MOST_CONSIDERED]:
+    for job in uncovered:
         if bought == MOST_PURCHASES:
             return
         if plenty.has_left(job.demand):
@@ -108,6 +107,20 @@ def _buy_for(short: list[Job], plenty: Plenty, market: Market, world: World) -> 
         plenty.bought.append(offer.ledger)
         for index in range(offer.nodes):
             yield CreateClaim(claim_name(job, attempt_of(job), index), _spec(job, offer, world))
+
+
+def _uncovered(short: list[Job], plenty: Plenty, enough_gpus: int) -> tuple[list[Job], int]:
+    """The first gangs that will not fit, and the GPUs that they wait for: as far as anybody needs to know."""
+    found: list[Job] = []
+    waiting_gpus = 0
+    for job in short:
+        if plenty.takes(job.demand):
+            continue
+        found.append(job)
+        waiting_gpus += job.demand.count * job.demand.gpus
+        if len(found) >= MOST_CONSIDERED and waiting_gpus >= enough_gpus:
+            break
+    return found[:MOST_CONSIDERED], waiting_gpus
 
 
 def _not_due(world: World) -> Refused:
