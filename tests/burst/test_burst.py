@@ -111,7 +111,9 @@ def test_node_with_a_foreign_pod_is_not_given_back(full: Team, cloud: Cloud):
     full.wait_phase("one", "Succeeded", within=40)
     time.sleep(6)
 
-    assert cloud.phases() == ["Ready"]
+    (claim,) = cloud.claims()
+    assert claim["status"]["phase"] == "Ready"
+    assert condition(claim["status"], "Idle")["message"] == f"{full.namespace}/stranger is on it"
     full.kubectl("delete", "pod", "stranger", "--wait=false")
     cloud.wait_gone()
 

@@ -113,7 +113,7 @@ class GPUNodeClaimStatus(Part):
     phase: str = ""
     """How far the request has come: Requested, Launched, Registered, Ready, Draining, Released or Failed."""
     conditions: Conditions = ()
-    """The state in detail: Launched, Registered and Ready."""
+    """The state in detail: Launched, Registered, Ready, Idle, and Stranded when its pool is gone."""
     request_id: str = ""
     """The identity under which the provider was asked. Asking again with it buys nothing twice."""
     provider_id: Annotated[str, Field(alias="providerID")] = ""

@@ -93,13 +93,14 @@ def _gave_up(claim: Claim, node: Node | None, has: int, world: World) -> WriteSt
 def _watch_over(claim: Claim, world: World) -> Iterator[Action]:
     """Ready: whether it is still there, and for what it is paid."""
     now, node = world.now, world.nodes.get(claim.name)
+    tenants = world.tenants(node)
     if gone := _vanished(claim, world):
         yield reporting.failed(claim, ClaimFailure.GONE, gone, now)
     elif node is None:
         yield reporting.failed(claim, ClaimFailure.GONE, f"node {claim.status.node_name} was deleted", now)
-    elif world.tenants(node) and claim.status.idle_since is not None:
-        yield reporting.busy(claim, now)
-    elif not world.tenants(node) and claim.status.idle_since is None:
+    elif tenants and (claim.status.idle_since is not None or reporting.told_holder(claim) not in tenants):
+        yield reporting.busy(claim, tenants[0], now)
+    elif not tenants and claim.status.idle_since is None:
         yield reporting.idle(claim, now)
     elif now - _billed_until(claim) >= world.settings.refresh_every:
         yield reporting.refreshed(claim, now)

@@ -73,14 +73,22 @@ def ready(claim: Claim, node: Node, now: datetime) -> WriteStatus:
     return WriteStatus(claim, render(claim, update, now))
 
 
-def busy(claim: Claim, now: datetime) -> WriteStatus:
-    """Work runs on it: the idle time so far is added up."""
-    return WriteStatus(claim, render(claim, {"idle_since": None}, now))
+def busy(claim: Claim, holder: str, now: datetime) -> WriteStatus:
+    """Somebody is on it, by NAMESPACE/NAME of the pod: the idle time so far is added up."""
+    news = _told(claim, now, (conditions.IDLE, False, "InUse", f"{holder} is on it"))
+    return WriteStatus(claim, render(claim, {"idle_since": None, "conditions": news}, now))
+
+
+def told_holder(claim: Claim) -> str:
+    """Who is on it, as the status says."""
+    told = find_condition(claim.status.conditions, conditions.IDLE)
+    return told.message.split()[0] if told is not None and told.status == conditions.FALSE and told.message else ""
 
 
 def idle(claim: Claim, now: datetime) -> WriteStatus:
     """Nothing runs on it any more."""
-    return WriteStatus(claim, render(claim, {"idle_since": _whole(now)}, now))
+    news = _told(claim, now, (conditions.IDLE, True, "Empty", "nobody is on it"))
+    return WriteStatus(claim, render(claim, {"idle_since": _whole(now), "conditions": news}, now))
 
 
 def refreshed(claim: Claim, now: datetime) -> WriteStatus:
