@@ -95,6 +95,7 @@ class ProviderCalls:
             del self._polled[gone]
             cluster.note_listing(gone, None)
         await self._registry.close(keep=pools)
+        self._forget_pauses()
         busy = {claim.spec.pool_name for claim in cluster.claims.values.values()}
         for name, pool in pools.items():
             key = f"list {name}"
@@ -199,6 +200,11 @@ class ProviderCalls:
         _, last = self._pauses.get(key, (0.0, FIRST_PAUSE_SECONDS / 2))
         pause = max(at_least, min(last * 2, LONGEST_PAUSE_SECONDS))
         self._pauses[key] = (time.monotonic() + pause, pause)
+
+    def _forget_pauses(self) -> None:
+        """Of machines that nobody has asked about for long."""
+        long_ago = time.monotonic() - 10 * LONGEST_PAUSE_SECONDS
+        self._pauses = {key: pause for key, pause in self._pauses.items() if pause[0] > long_ago}
 
     def _spawn(self, key: str, work: Coroutine[Any, Any, None]) -> None:
         async def guarded() -> None:

@@ -167,7 +167,8 @@ class Webhook:
             async with call as response:
                 answer = await _read(response)
                 status, retry_after = response.status, response.headers.get("Retry-After", "")
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, RuntimeError) as error:
+            # RuntimeError: the session was closed under the call, because the pool's spec has changed.
             raise UnavailableError(f"{method} {path.split('?', maxsplit=1)[0]}: {error!r}") from error
         if status in (200, 201, 202, 204) or (method == "DELETE" and status == 404):
             return answer
