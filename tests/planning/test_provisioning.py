@@ -384,6 +384,44 @@ def test_many_small_jobs_share_the_nodes_that_are_bought():
     assert len(created(world.step())) == 2
 
 
+def test_gang_larger_than_the_limit_buys_nothing_and_is_told():
+    world = a_world(a_waiting_job(), pools=[a_cloud(limits={"maxNodes": 3})])
+
+    world.settle()
+
+    assert world.claims == []
+    assert told(world.job("gang"))[0] == "LimitReached"
+
+
+def test_elastic_gang_takes_the_fewer_nodes_that_the_limit_leaves():
+    world = a_world(a_waiting_job(minNodes=2), pools=[a_cloud(limits={"maxNodes": 3})])
+
+    assert len(created(world.step())) == 2
+    world.settle()
+    world.boot()
+    world.settle()
+    (admitted,) = (a for a in plan_scheduling(world.snapshot, SchedulingSettings()) if isinstance(a, AdmitJob))
+    assert len(admitted.placement.nodes) == 2
+
+
+def test_gang_that_no_bought_node_can_host_is_told_so():
+    world = a_world(a_waiting_job(gpusPerNode=16), a_waiting_job("split", topology={"required": "rack"}))
+
+    world.settle()
+
+    assert world.claims == []
+    assert told(world.job("gang"))[0] == told(world.job("split"))[0] == "TooLarge"
+
+
+def test_warm_nodes_are_bought_before_anybody_waits_and_within_the_limit():
+    world = a_world(pools=[a_cloud(keepWarm=2, limits={"maxNodes": 2}, zones=["z1"])])
+
+    world.settle()
+
+    assert [claim.name for claim in world.claims] == ["cloud-warm-1", "cloud-warm-2"]
+    assert created(world.plan()) == []
+
+
 def test_own_free_nodes_come_first():
     own = a_node("n1", labels={"pool": "own"}, product=H100)
     pool = a_pool("own", gpuType="h100")
