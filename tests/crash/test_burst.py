@@ -99,8 +99,10 @@ def test_ten_kills_during_bursts_buy_nothing_twice_and_leave_nothing(
     witness.start()
     dice = random.Random(10)  # noqa: S311 - a seed, so that a failure can be repeated
 
-    team.apply(*gangs())
-    for _ in range(KILLS):
+    waves = [gangs()[i : i + 2] for i in range(0, len(gangs()), 2)]
+    for kill in range(KILLS):
+        if kill < len(waves):
+            team.apply(*waves[kill])
         time.sleep(dice.uniform(0.5, 5.0))
         operator.kill()
         operator.restart(wait=False)
@@ -118,7 +120,7 @@ def test_ten_kills_during_bursts_buy_nothing_twice_and_leave_nothing(
     assert {uid: seen for uid, seen in witness.machines.items() if len(seen) > 1} == {}, "bought twice"
     wanted = {j["metadata"]["name"]: j["spec"]["numNodes"] for j in jobs}
     assert {key: count for key, count in witness.attempts.items() if count != wanted[key[0]]} == {}
-    assert len(witness.machines) >= 12, "there was something to see"
+    assert len(witness.machines) > MOST_NODES // 2, "there was something to see"
     cloud.delete()
 
 
