@@ -258,6 +258,13 @@ class NetworkPolicy(Part):
     """NetworkPolicy peers that may scrape. Left empty, everybody in the cluster."""
 
 
+class SimulatedProvider(Part):
+    """Nodes that exist only as objects. For trying things out and for tests, never where real work runs."""
+
+    enabled: bool = False
+    """Lets pools with provider.simulated make Node objects."""
+
+
 class Values(Part):
     """All values of the chart."""
 
@@ -279,6 +286,8 @@ class Values(Part):
     """Prometheus and Grafana."""
     network_policy: NetworkPolicy = NetworkPolicy()
     """Network access."""
+    simulated_provider: SimulatedProvider = SimulatedProvider()
+    """Pools with provider.simulated."""
 
 
 # Helm hands it to every subchart.

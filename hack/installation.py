@@ -65,6 +65,7 @@ def beside(cluster: LocalCluster, values: Mapping[str, object] | None = None) ->
     """Values for programs that run beside the cluster: no pods, and admission by URL."""
     return {
         "operator.replicas": 0,
+        "simulatedProvider.enabled": True,
         "agent.nodeSelector": {"stokehold.dev/runs-beside-the-cluster": "true"},
         "webhook.url": f"https://127.0.0.1:{cluster.layout.ports['webhook']}",
         **(values or {}),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec
+from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec, GPUNodePoolStatus
 from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
 from stokehold.model import names
@@ -105,7 +105,16 @@ def a_gang(job: Job, **fields: Any) -> tuple[Pod, ...]:
 def a_pool(name: str = "h100", **spec: Any) -> NodePool:
     """A pool of the nodes with the label pool: NAME, for GPUs of type NAME."""
     bought = {} if "provider" in spec else {"nodeSelector": {"pool": name}}
-    return NodePool(name, f"uid-{name}", GPUNodePoolSpec.model_validate({"gpuType": name, **bought, **spec}))
+    status = GPUNodePoolStatus.model_validate(spec.pop("status", {}))
+    return NodePool(
+        name=name,
+        uid=f"uid-{name}",
+        resource_version="1",
+        generation=1,
+        created_at=NOW,
+        spec=GPUNodePoolSpec.model_validate({"gpuType": name, **bought, **spec}),
+        status=status,
+    )
 
 
 def a_queue(name: str = "queue", **spec: Any) -> Queue:

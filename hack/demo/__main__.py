@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from hack.cluster import ClusterSpec, LocalCluster, registry
-from hack.demo import training
+from hack.demo import burst, training
 from hack.demo.show import Board, picture
 from hack.demo.stage import Stage, StepFailedError
 from hack.installation import OperatorProcess, install
@@ -18,7 +18,7 @@ from hack.installation import OperatorProcess, install
 NAME = "demo"
 SPEC = Path(__file__).parent.parent / "clusters" / "demo.yaml"
 Step = Callable[[Stage], str]
-SCENARIOS: Mapping[str, Sequence[Step]] = {"training": training.SCENARIO}
+SCENARIOS: Mapping[str, Sequence[Step]] = {"training": training.SCENARIO, "burst": burst.SCENARIO}
 
 
 def main() -> int:

@@ -21,8 +21,12 @@ WORKSPACE_LABEL = f"{KEY_PREFIX}workspace"
 SERVING_LABEL = f"{KEY_PREFIX}inference-pool"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "stokehold"}
 
-# On nodes that were bought for one gang; only the operator may tolerate it.
+# On nodes that were bought, for as long as they live; only the operator may tolerate it.
 BURST_TAINT = f"{KEY_PREFIX}burst"
+# On the same nodes: the GPUNodeClaim that they belong to.
+CLAIM_LABEL = f"{KEY_PREFIX}claim"
+# On each GPUNodeClaim until its machine is known to be gone.
+RELEASE_FINALIZER = f"{KEY_PREFIX}release"
 
 # In the pod templates of Deployments; lifted when the ledger has chosen a node.
 PLACEMENT_GATE = f"{KEY_PREFIX}placement"

@@ -49,6 +49,12 @@ def main() -> None:
 @click.option("--kube-api-qps", "api_qps", default=200.0, show_default=True, help="Requests a second, at most.")
 @click.option("--kube-api-burst", "api_burst", default=400, show_default=True, help="Requests that may go at once.")
 @click.option("--bind-timeout", default="60s", show_default=True, help="Then a gang that is not bound is taken back.")
+@click.option("--burst-gpus", default=8, show_default=True, help="Nodes are bought once so many GPUs are waited for.")
+@click.option("--burst-age", default="30s", show_default=True, help="... or once a gang has waited for so long.")
+@click.option("--node-ready-within", default="20m", show_default=True, help="Then a bought node is given back.")
+@click.option("--node-gpus-within", default="3m", show_default=True, help="Then a Ready node without GPUs is too.")
+@click.option("--orphan-after", default="30s", show_default=True, help="A machine without a claim is given back then.")
+@click.option("--capacity-backoff", default="3m", show_default=True, help="Pause after a lack of capacity; it doubles.")
 @click.option("--metrics-address", default="127.0.0.1", show_default=True, help="Where /metrics and probes listen.")
 @click.option("--metrics-port", default=8080, show_default=True, help="0 lets the system choose.")
 @click.option("--port-file", type=click.Path(), help="Write the port of /metrics here once it listens.")
@@ -62,6 +68,7 @@ def run(log_format: str, log_level: str, bind_timeout: str, **options: Any) -> N
     """Run the operator. Several may run; one acts, the others stand by."""
     from stokehold.controllers.run import run_operator  # noqa: PLC0415 - 60 MiB that other commands do without
     from stokehold.controllers.settings import Settings, Webhook  # noqa: PLC0415 - as above
+    from stokehold.planning.provisioning.settings import ProvisioningSettings  # noqa: PLC0415 - as above
     from stokehold.planning.scheduling.settings import SchedulingSettings  # noqa: PLC0415 - as above
 
     logs.configure(level=log_level, as_json=log_format == "json")
@@ -69,8 +76,17 @@ def run(log_format: str, log_level: str, bind_timeout: str, **options: Any) -> N
     if port is not None and not (certificate and key):
         raise click.UsageError("--webhook-port needs --webhook-cert and --webhook-key")
     scheduling = SchedulingSettings(bind_timeout=_duration("--bind-timeout", bind_timeout))
+    provisioning = ProvisioningSettings(
+        trigger_gpus=options.pop("burst_gpus"),
+        trigger_age=_duration("--burst-age", options.pop("burst_age")),
+        ready_within=_duration("--node-ready-within", options.pop("node_ready_within")),
+        gpus_within=_duration("--node-gpus-within", options.pop("node_gpus_within")),
+        orphan_after=_duration("--orphan-after", options.pop("orphan_after")),
+        capacity_backoff=_duration("--capacity-backoff", options.pop("capacity_backoff")),
+    )
     webhook = None if port is None else Webhook(port, certificate, key, address)
-    sys.exit(asyncio.run(run_operator(Settings(webhook=webhook, scheduling=scheduling, **options))))
+    settings = Settings(webhook=webhook, scheduling=scheduling, provisioning=provisioning, **options)
+    sys.exit(asyncio.run(run_operator(settings)))
 
 
 @main.command("why")

@@ -1,6 +1,6 @@
 """Pure builders of the objects that we create: workers, the gang's Service, Events."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -23,6 +23,7 @@ from stokehold.model.actions import AdmitJob, Note
 from stokehold.model.demand import shaped_pod
 from stokehold.model.merge import strategic_merge
 from stokehold.model.snapshot import Job, OwnObject
+from stokehold.model.taints import Taint
 
 RENDEZVOUS_PORT = 29500
 EVICT_AFTER_SECONDS = 60
@@ -51,6 +52,7 @@ def worker(action: AdmitJob, index: int) -> Manifest:
     add_shared_memory(spec)
     _checkpoint(spec, job)
     pin(spec, action.placement.nodes[index])
+    tolerate(spec, action.placement.taints)
     spec.setdefault("enableServiceLinks", False)  # hundreds of variables in large namespaces
     if action.pod_priority_class:
         spec["priorityClassName"] = action.pod_priority_class
@@ -250,6 +252,13 @@ def pin(spec: Manifest, node: str) -> None:
             "tolerationSeconds": EVICT_AFTER_SECONDS,
         }
         for trouble in ("not-ready", "unreachable")
+    )
+
+
+def tolerate(spec: Manifest, taints: Iterable[Taint]) -> None:
+    """Let the pod onto nodes that are tainted because they were bought for our work."""
+    spec.setdefault("tolerations", []).extend(
+        {"key": taint.key, "operator": "Exists", "effect": taint.effect} for taint in taints
     )
 
 

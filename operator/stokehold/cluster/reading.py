@@ -113,6 +113,7 @@ def read_pod(raw: wire.Pod) -> Pod:
         message=status.message,
         unschedulable=scheduled.message if scheduled and not _holds(scheduled) else "",
         disrupted=_holds(conditions.get("DisruptionTarget")),
+        of_node=controller is not None and controller.kind in ("DaemonSet", "Node"),
     )
 
 
@@ -127,6 +128,8 @@ def read_node(raw: wire.Node) -> Node:
         taints=tuple(Taint(t.key, t.value, t.effect) for t in raw.spec.taints),
         ready=_holds(ready) and raw.metadata.deletion_timestamp is None,
         unschedulable=raw.spec.unschedulable,
+        uid=raw.metadata.uid,
+        provider_id=raw.spec.provider_id,
     )
 
 
@@ -149,7 +152,7 @@ def settle(old: Node | None, new: Node, now: datetime) -> Node:
 def read_namespace(raw: wire.Namespace) -> Namespace:
     """A namespace."""
     going = raw.status.phase == "Terminating" or raw.metadata.deletion_timestamp is not None
-    return Namespace(raw.metadata.name, raw.metadata.labels, going)
+    return Namespace(raw.metadata.name, raw.metadata.labels, going, raw.metadata.uid)
 
 
 def read_priority_class(raw: wire.PriorityClass) -> PriorityClass:
@@ -181,7 +184,7 @@ def read_queue(raw: wire.OwnKind) -> Queue:
 def read_node_pool(raw: wire.OwnKind) -> NodePool:
     """A GPUNodePool; raises ValueError when it cannot be understood."""
     parsed = GPUNodePool.read(_document("GPUNodePool", raw))
-    return NodePool(raw.metadata.name, raw.metadata.uid, parsed.spec)
+    return NodePool(**_identity(raw.metadata), spec=parsed.spec, status=parsed.status)
 
 
 def read_workspace(raw: wire.OwnKind) -> Workspace:
@@ -213,6 +216,7 @@ def read_claim(raw: wire.OwnKind) -> Claim:
         spec=parsed.spec,
         status=parsed.status,
         finalizers=tuple(raw.metadata.finalizers),
+        deleting_since=raw.metadata.deletion_timestamp,
     )
 
 

@@ -13,6 +13,7 @@ from stokehold.cluster.reading import Unreadable, settle
 from stokehold.cluster.store import Key
 from stokehold.model import names
 from stokehold.model.accounting import total
+from stokehold.model.capacity import Answer, Listing
 from stokehold.model.snapshot import (
     Claim,
     Job,
@@ -127,8 +128,9 @@ class Pods:
         """Workers without an owner; nobody's job."""
         self.by_member: dict[tuple[str, Member], dict[Key, Pod]] = {}
         """Pods of workspaces and of serving pools, by namespace and label."""
-        self._by_node: dict[str, dict[Key, Resources]] = {}
+        self._by_node: dict[str, dict[Key, Pod]] = {}
         self._used: dict[str, Resources] = {}
+        self._tenants: dict[str, tuple[str, ...]] = {}
         self._stale: set[str] = set()
         self._wake = wake
 
@@ -139,7 +141,7 @@ class Pods:
         if old is not None:
             self._take_out(key, old)
         if new.node and not new.is_over:
-            self._by_node.setdefault(new.node, {})[key] = new.requests
+            self._by_node.setdefault(new.node, {})[key] = new
             self._stale.add(new.node)
         if (home := self._home(new)) is not None:
             home[key] = new
@@ -152,14 +154,21 @@ class Pods:
 
     def used(self) -> dict[str, Resources]:
         """The sum of requests by node; only nodes whose pods changed are added up again."""
-        for node in self._stale:
-            pods = self._by_node.get(node)
-            if pods:
-                self._used[node] = total(pods.values())
-            else:
-                self._used.pop(node, None)
-        self._stale.clear()
+        self._refresh()
         return dict(self._used)
+
+    def tenants(self) -> dict[str, tuple[str, ...]]:
+        """The pods by node that are not the node's own, as NAMESPACE/NAME."""
+        self._refresh()
+        return dict(self._tenants)
+
+    def _refresh(self) -> None:
+        for node in self._stale:
+            pods = self._by_node.get(node, {})
+            guests = tuple(sorted("/".join(key) for key, pod in pods.items() if not pod.of_node))
+            _set_or_drop(self._used, node, total(pod.requests for pod in pods.values()))
+            _set_or_drop(self._tenants, node, guests)
+        self._stale.clear()
 
     def _home(self, pod: Pod) -> dict[Key, Pod] | None:
         if pod.worker is not None:
@@ -184,6 +193,13 @@ class Pods:
             self.by_owner.pop(pod.owner_uid, None)
         elif pod.member is not None:
             self.by_member.pop((pod.namespace, pod.member), None)
+
+
+def _set_or_drop(index: dict[str, T], key: str, value: T) -> None:
+    if value:
+        index[key] = value
+    else:
+        index.pop(key, None)
 
 
 class Jobs:
@@ -231,7 +247,40 @@ class Cluster:
         self.stateful_sets = PodSets(wake)
         self.deployments = PodSets(wake)
         self._refusals: dict[str, tuple[str, datetime]] = {}
+        self._listings: dict[str, Listing] = {}
+        self._answers: dict[str, Answer] = {}
+        self._wake = wake
         self._clock = clock
+
+    def note_listing(self, pool: str, listing: Listing | None) -> None:
+        """Remember which machines a pool's provider says it runs; None when the pool is gone."""
+        before = self._listings.get(pool)
+        if listing is None:
+            self._listings.pop(pool, None)
+        else:
+            self._listings[pool] = listing
+        if listing is None or before is None or before.instances != listing.instances:
+            self._wake()
+
+    def listing(self, pool: str) -> Listing | None:
+        """What a pool's provider said last."""
+        return self._listings.get(pool)
+
+    def owner(self) -> str:
+        """The identity of the cluster at providers; empty while it is not known."""
+        namespace = self.namespaces.values.get("kube-system")
+        return namespace.uid if namespace is not None else ""
+
+    def note_answer(self, claim: OwnObject, answer: Answer) -> None:
+        """Remember what the provider of a claim answered, until the claim is gone."""
+        self._answers[claim.uid] = answer
+        self._wake()
+
+    def _current_answers(self) -> dict[str, Answer]:
+        if self._answers:
+            alive = {claim.uid for claim in self.claims.values.values()}
+            self._answers = {uid: answer for uid, answer in self._answers.items() if uid in alive}
+        return dict(self._answers)
 
     def note_refusal(self, owner: OwnObject, message: str) -> None:
         """Remember in whose words the API server refused an object's children; an empty message forgets it."""
@@ -260,6 +309,9 @@ class Cluster:
             serving_pools=serving,
             claims=dict(self.claims.values),
             sightings=dict(self.sightings.values),
+            tenants=self.pods.tenants(),
+            listings=dict(self._listings),
+            answers=self._current_answers(),
         )
 
     def _complete(self, owner: W, pods: dict[Key, Pod] | None) -> W:

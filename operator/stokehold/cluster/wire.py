@@ -160,6 +160,7 @@ class NodeSpec(msgspec.Struct):
 
     unschedulable: bool = False
     taints: list[NodeTaint] = []
+    provider_id: str = msgspec.field(name="providerID", default="")
 
 
 class NodeStatus(msgspec.Struct):

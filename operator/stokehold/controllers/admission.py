@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import aiohttp
@@ -21,13 +21,13 @@ from pydantic import ValidationError
 from stokehold.api.base import Kind
 from stokehold.api.names import GROUP, VERSION
 from stokehold.api.v1alpha1.dev_workspace import DevWorkspace
-from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePool
+from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePool, GPUNodePoolSpec
 from stokehold.api.v1alpha1.gpu_queue import GPUQueue
 from stokehold.api.v1alpha1.inference_pool import InferencePool
 from stokehold.api.v1alpha1.training_job import TrainingJob
 from stokehold.cluster.connection import Connection
 from stokehold.controllers.settings import Settings, Webhook
-from stokehold.model.snapshot import Namespace, PriorityClass, Queue
+from stokehold.model.snapshot import Claim, Namespace, NodePool, PriorityClass, Queue
 from stokehold.observability import metrics
 from stokehold.planning.scheduling.queueing import serves_namespace
 
@@ -43,6 +43,8 @@ class Surroundings:
     queues: Mapping[str, Queue]
     namespaces: Mapping[str, Namespace]
     priority_classes: Mapping[str, PriorityClass]
+    node_pools: Mapping[str, NodePool] = field(default_factory=dict)
+    claims: Mapping[str, Claim] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,13 @@ def judge(kind: type[Kind], manifest: Mapping[str, Any], around: Surroundings) -
         parsed = kind.parse_strict({k: v for k, v in manifest.items() if k != "status"})
     except ValidationError as error:
         return Verdict(tuple(_sentence(problem) for problem in error.errors()[:MOST_COMPLAINTS]))
-    return _judge_job(parsed, around) if isinstance(parsed, TrainingJob) else Verdict()
+    match parsed:
+        case TrainingJob():
+            return _judge_job(parsed, around)
+        case GPUNodePool():
+            return Verdict(_provider_in_use(parsed, around))
+        case _:
+            return Verdict()
 
 
 async def serve(settings: Settings, around: Surroundings, stop: asyncio.Event, listening: asyncio.Event) -> None:
@@ -177,6 +185,25 @@ def _foreign_queue(job: TrainingJob, around: Surroundings) -> tuple[str, ...]:
     own = sorted(name for name, other in around.queues.items() if serves_namespace(other, namespace))
     allowed = f"allowed: {', '.join(own)}" if own else "no queue does; ask the platform team to open one"
     return (f"spec.queueName: GPUQueue {queue.name} does not serve namespace {namespace.name}; {allowed}",)
+
+
+def _provider_in_use(pool: GPUNodePool, around: Surroundings) -> tuple[str, ...]:
+    """Machines can be given back only to the provider that they came from."""
+    name = pool.metadata.name
+    before = around.node_pools.get(name)
+    claims = sum(claim.spec.pool_name == name for claim in around.claims.values())
+    if before is None or not claims or _source(before.spec) == _source(pool.spec):
+        return ()
+    return (f"spec.provider: {claims} nodes of the old provider are claimed; delete their GPUNodeClaims first",)
+
+
+def _source(spec: GPUNodePoolSpec) -> tuple[str, str]:
+    """Whose machines they are."""
+    given = spec.provider
+    if given is None:
+        return "", ""
+    kind = next(name for name in type(given).model_fields if getattr(given, name) is not None)
+    return kind, given.webhook.url if given.webhook is not None else ""
 
 
 def _sentence(problem: Any) -> str:

@@ -5,7 +5,7 @@ informers sync -> admission -> ready (standbys too) -> Lease won -> planning cyc
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from stokehold.cluster.client import KubeApi
 from stokehold.cluster.connection import blocking_http
 from stokehold.cluster.leases import LeaseElector
 from stokehold.cluster.snapshots import Cluster
-from stokehold.controllers import admission, clock, memory, scheduling
+from stokehold.controllers import admission, clock, memory, provisioning, scheduling
 from stokehold.controllers.cycle import Cycle, Pace
+from stokehold.controllers.provider_calls import ProviderCalls
+from stokehold.controllers.provisioning import Provisioner
 from stokehold.controllers.settings import Settings
 from stokehold.controllers.watches import Watches
 from stokehold.model.actions import Action
@@ -23,6 +25,7 @@ from stokehold.model.snapshot import Snapshot
 from stokehold.observability import logs, metrics
 from stokehold.observability.health import HealthServer
 from stokehold.planning.scheduling.plan import plan_scheduling
+from stokehold.providers.registry import Registry
 
 log = logs.get("run")
 
@@ -44,7 +47,13 @@ class Operator:
         writer = Writer(settings.identity, self._elector.check, lambda: self._elector.transitions)
         writes = Writes(api, self._watches, writer, clock.now)
         self._applier = Applier(writes, self._cluster, _count_action)
-        self._cycles = (self._cycle("scheduling", self._plan_scheduling),)
+        registry = Registry(api, settings.namespace)
+        self._calls = ProviderCalls(registry, self._cluster, self._elector.check, clock.now)
+        self._provisioner = Provisioner(settings.provisioning, self._calls, self._applier.apply)
+        self._cycles = (
+            self._cycle("scheduling", self._plan_scheduling),
+            self._cycle("provisioning", self._provisioner.plan, self._provisioner.carry_out),
+        )
         self._health = HealthServer(metrics.REGISTRY, alive=list, ready=self._problems, refresh=self._refresh_metrics)
 
     async def run(self) -> int:
@@ -84,7 +93,11 @@ class Operator:
             return
         cluster = self._cluster
         around = admission.Surroundings(
-            cluster.queues.values, cluster.namespaces.values, cluster.priority_classes.values
+            queues=cluster.queues.values,
+            namespaces=cluster.namespaces.values,
+            priority_classes=cluster.priority_classes.values,
+            node_pools=cluster.node_pools.values,
+            claims=cluster.claims.values,
         )
         await admission.serve(self._settings, around, self._stop, self._admits)
 
@@ -100,6 +113,7 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             for cycle in self._cycles:
                 group.create_task(cycle.run(), name=cycle.name)
+            group.create_task(self._calls.run(), name="providers")
 
     async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """The end of any part is the end of the process; a new one starts from what the API server holds."""
@@ -140,10 +154,17 @@ class Operator:
         for cycle in self._cycles:
             cycle.wake()
 
-    def _cycle(self, name: str, plan: Callable[[Snapshot], Iterable[Action]]) -> Cycle:
+    def _cycle(
+        self,
+        name: str,
+        plan: Callable[[Snapshot], Iterable[Action]],
+        carry_out: Callable[[list[Action]], Awaitable[object]] | None = None,
+    ) -> Cycle:
         """One planner's loop; all read the same cluster and write through the same applier."""
-        pace = Pace(self._settings.debounce_seconds, self._settings.resync_seconds)
-        return Cycle(name, self._cluster.snapshot, plan, self._applier.apply, pace)
+        settings = self._settings
+        debounce = settings.debounce_seconds if carry_out is None else settings.provisioning_debounce_seconds
+        pace = Pace(debounce, settings.resync_seconds)
+        return Cycle(name, self._cluster.snapshot, plan, carry_out or self._applier.apply, pace)
 
     def _plan_scheduling(self, snapshot: Snapshot) -> Iterable[Action]:
         actions = list(plan_scheduling(snapshot, self._settings.scheduling))
@@ -159,7 +180,9 @@ class Operator:
         self._problems()
         metrics.LEASE_TRANSITIONS.set(self._elector.transitions)
         metrics.UNREADABLE.labels("TrainingJob").set(len(self._cluster.jobs.unreadable))
-        scheduling.count_state(self._cluster.snapshot())
+        snapshot = self._cluster.snapshot()
+        scheduling.count_state(snapshot)
+        provisioning.count_state(snapshot)
 
 
 def _count_action(action: str, outcome: str) -> None:

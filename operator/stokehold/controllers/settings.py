@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from stokehold.planning.provisioning.settings import ProvisioningSettings
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 
@@ -31,8 +32,11 @@ class Settings:
     webhook: Webhook | None = None
     lease_name: str = "stokehold"
     scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)
+    provisioning: ProvisioningSettings = field(default_factory=ProvisioningSettings)
     debounce_seconds: float = 0.05
     """After a wake-up: changes come in swarms, and one plan answers them all."""
+    provisioning_debounce_seconds: float = 0.2
+    """The same for nodes that are bought, which take minutes: a second look at each change is not worth its price."""
     resync_seconds: float = 3.0
     """The longest pause between two plans: deadlines and back-offs pass without any event."""
     stale_watch_seconds: float = 90.0

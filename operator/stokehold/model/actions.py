@@ -7,7 +7,10 @@ that the newer state would not allow (deterministic names, uid and resourceVersi
 from dataclasses import dataclass
 from typing import Any
 
-from stokehold.model.snapshot import Job, OwnObject, Pod, Proof, ServingPool, Workspace
+from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaimSpec
+from stokehold.model.capacity import Instance, NodeRequest
+from stokehold.model.snapshot import Claim, Job, Node, NodePool, OwnObject, Pod, Proof, ServingPool, Workspace
+from stokehold.model.taints import Taint
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,8 @@ class Placement:
     capacity: str
     gpu_resource: str
     nodes: tuple[str, ...]
+    taints: tuple[Taint, ...] = ()
+    """Taints of the pool's nodes; the pods are made to tolerate them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ class WriteStatus:
     notes: tuple[Note, ...] = ()
     closes_attempt: str = ""
     """The reason for which it closes a job's current attempt, if it does."""
+    can_wait: bool = False
+    """Tells only how full something is: worth a write now and then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +109,86 @@ class PlaceReplica:
     placement: Placement
 
 
-Action = AdmitJob | WriteStatus | FinishJob | ReleasePod | DeletePod | StartWorkspace | PlaceReplica
+@dataclass(frozen=True, slots=True)
+class CreateClaim:
+    """Write down that a node is wanted, before anybody is asked for it. A claim of that name may be there already."""
+
+    name: str
+    spec: GPUNodeClaimSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchNode:
+    """Ask the pool's provider for the claim's node; asking again under the same request id buys nothing twice."""
+
+    claim: Claim
+    pool: NodePool
+    request: NodeRequest
+
+
+@dataclass(frozen=True, slots=True)
+class TerminateNode:
+    """Have the provider take the claim's machine away; one that it does not know is gone already."""
+
+    claim: Claim
+    pool: NodePool
+
+
+@dataclass(frozen=True, slots=True)
+class TerminateOrphan:
+    """Have the provider take away a machine that no claim stands for."""
+
+    pool: NodePool
+    instance: Instance
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CordonNode:
+    """Close a node for new pods, or open it again."""
+
+    node: Node
+    closed: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteNode:
+    """Delete the Node object of a machine that is gone."""
+
+    node: Node
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteClaim:
+    """Give the claim's node back; the finalizer keeps the record until that is done."""
+
+    claim: Claim
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseClaim:
+    """Take our finalizer off a claim whose machine is gone: the end of the record."""
+
+    claim: Claim
+
+
+ClaimAction = CreateClaim | CordonNode | DeleteNode | DeleteClaim | ReleaseClaim
+"""Writes about nodes that were bought."""
+
+ProviderCall = LaunchNode | TerminateNode | TerminateOrphan
+"""Carried out by a provider, not by the API server."""
+
+Action = (
+    AdmitJob
+    | WriteStatus
+    | FinishJob
+    | ReleasePod
+    | DeletePod
+    | StartWorkspace
+    | PlaceReplica
+    | ClaimAction
+    | ProviderCall
+)

@@ -70,6 +70,8 @@ class Demand:
     node_selector: tuple[tuple[str, str], ...] = ()
     node_affinity: tuple[tuple[Match, ...], ...] = ()
     """Alternatives; in each, all must hold. Empty means no wish."""
+    buyer: str = ""
+    """The uid of the job whose bought nodes are open to it; set by planners alone."""
     hashed: int = field(init=False, repr=False, compare=False)
     """Computed once: a plan looks demands up thousands of times."""
 

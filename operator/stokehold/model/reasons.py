@@ -23,6 +23,8 @@ class Waiting(StrEnum):
     """Pods of the attempt before have not gone yet; their GPUs are still used."""
     TOPOLOGY_PLACEMENT_FAILED = "TopologyPlacementFailed"
     """Enough is free, but not inside one domain of the required topology level."""
+    PROVISIONING = "ProvisioningCapacity"
+    """Nodes are being bought for the job; it starts when all of them are ready."""
     WAITING_FOR_CAPACITY = "WaitingForCapacity"
     """The right nodes exist or could exist, but too little is free on them now."""
 
@@ -66,3 +68,45 @@ class Progress(StrEnum):
     """All workers run."""
     BACKOFF_FINISHED = "BackoffFinished"
     """The job is in the queue again."""
+
+
+class Burst(StrEnum):
+    """Whether nodes are bought for a waiting job, and why not; reason of the condition `CapacityProvisioned`."""
+
+    PROVISIONED = "Provisioned"
+    """All nodes that were bought for the job are ready."""
+    REQUESTED = "Requested"
+    """Nodes are being bought for the job."""
+    NO_MATCHING_POOL = "NoMatchingPool"
+    """No pool with a provider has the GPU type and a capacity class that the job allows."""
+    DATA_CLASS = "DataClassNotAllowed"
+    """The pools of the right type may not hold data of the job's class."""
+    TOO_LARGE = "TooLarge"
+    """The job does not fit on the nodes that can be bought, or not inside the topology that it requires."""
+    LIMIT_REACHED = "LimitReached"
+    """Fewer nodes may still be bought than the job needs: `limits.maxNodes`."""
+    PROVIDER_FAILING = "ProviderFailing"
+    """The provider failed of late; it is asked again later."""
+    BELOW_TRIGGER = "BelowTrigger"
+    """Too few GPUs are waited for, and not for long enough yet."""
+
+
+class ClaimFailure(StrEnum):
+    """Why a node could not be had; `status.lastFailure` of a GPUNodeClaim and `status.offerings` of its pool."""
+
+    CAPACITY = "Capacity"
+    """The provider has no such machine now."""
+    QUOTA = "Quota"
+    """The account may not have more."""
+    CONFIG = "Config"
+    """The provider did not understand what it was asked for."""
+    AUTH = "Auth"
+    """The provider does not accept our credentials."""
+    TIMEOUT = "Timeout"
+    """The node was not ready within `readyWithin`."""
+    GPU_MISSING = "GpuMissing"
+    """The node joined, but without its GPUs."""
+    UNFIT = "Unfit"
+    """All nodes came, and the job did not fit on them: `nodeShape` promises more than they have."""
+    GONE = "Gone"
+    """The machine vanished at the provider."""

@@ -13,10 +13,11 @@ from typing import ClassVar
 from stokehold.api.v1alpha1.dev_workspace import DevWorkspaceSpec, DevWorkspaceStatus
 from stokehold.api.v1alpha1.gpu_node import GPUNodeStatus
 from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaimSpec, GPUNodeClaimStatus
-from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec
+from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec, GPUNodePoolStatus
 from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec
 from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec, InferencePoolStatus
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
+from stokehold.model.capacity import Answer, Listing
 from stokehold.model.demand import Demand
 from stokehold.model.taints import Taint
 
@@ -36,6 +37,9 @@ class Node:
     ready: bool = True
     unschedulable: bool = False
     settles_at: datetime | None = None
+    uid: str = ""
+    provider_id: str = ""
+    """The machine, as its provider names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,8 @@ class Pod:
     """kube-scheduler's message while it cannot bind the pod."""
     disrupted: bool = False
     """Has the condition DisruptionTarget: evicted, preempted, or its node was lost."""
+    of_node: bool = False
+    """Belongs to its node (a DaemonSet's or a static pod): an empty node has it too."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -216,6 +222,7 @@ class Claim(OwnObject):
     spec: GPUNodeClaimSpec
     status: GPUNodeClaimStatus
     finalizers: tuple[str, ...] = ()
+    deleting_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +233,14 @@ class Sighting:
     status: GPUNodeStatus
 
 
-@dataclass(frozen=True, slots=True)
-class NodePool:
-    """A GPUNodePool as declared."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePool(OwnObject):
+    """A GPUNodePool."""
 
-    name: str
-    uid: str
+    KIND = "GPUNodePool"
+
     spec: GPUNodePoolSpec
+    status: GPUNodePoolStatus = field(default_factory=GPUNodePoolStatus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +269,7 @@ class Namespace:
     name: str
     labels: Mapping[str, str]
     terminating: bool = False
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,3 +292,9 @@ class Snapshot:
     claims: Mapping[str, Claim] = field(default_factory=dict)
     sightings: Mapping[str, Sighting] = field(default_factory=dict)
     """By node; a node without an agent has none."""
+    tenants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By node: the live pods that would be lost with it, foreign ones included, those of DaemonSets not."""
+    listings: Mapping[str, Listing] = field(default_factory=dict)
+    """By pool: the machines that its provider said it runs for us, when it was asked last."""
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    """By uid of the claim: what its provider answered last. Lost with the process, and asked for again then."""

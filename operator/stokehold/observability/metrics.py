@@ -95,6 +95,59 @@ EVICTIONS = Counter(
     registry=REGISTRY,
 )
 
+CLAIMS = Gauge("stokehold_node_claims", "GPUNodeClaims by pool and phase.", ["pool", "phase"], registry=REGISTRY)
+PROVIDER_CALLS = Counter(
+    "stokehold_provider_calls_total",
+    "Calls to providers of nodes by pool, call (launch, list, terminate) and outcome: done, capacity, quota, config, "
+    "auth, rate-limited, unavailable, timeout, error.",
+    ["pool", "call", "outcome"],
+    registry=REGISTRY,
+)
+PROVIDER_SECONDS = Histogram(
+    "stokehold_provider_call_duration_seconds",
+    "Time of calls to providers of nodes.",
+    ["pool", "call"],
+    buckets=(0.05, 0.25, 1, 2.5, 5, 10, 30, 60),
+    registry=REGISTRY,
+)
+BREAKER_OPEN = Gauge(
+    "stokehold_provider_breaker_open",
+    "Zones of a pool (or the whole pool) whose provider is not asked now because it failed, by reason.",
+    ["pool", "reason"],
+    registry=REGISTRY,
+)
+NODE_BOOT_SECONDS = Histogram(
+    "stokehold_node_boot_seconds",
+    "Time from the provider's launch of a bought node until its GPUs could be used.",
+    ["pool"],
+    buckets=(10, 30, 60, 120, 180, 300, 450, 600, 900, 1200, 1800),
+    registry=REGISTRY,
+)
+NODE_FAILURES = Counter(
+    "stokehold_node_claim_failures_total",
+    "Bought nodes that did not come, or went, by reason.",
+    ["pool", "reason"],
+    registry=REGISTRY,
+)
+NODE_PAID_SECONDS = Counter(
+    "stokehold_node_paid_seconds_total",
+    "Seconds that nodes which were given back have been paid for, by use: booting, idle, busy.",
+    ["pool", "use"],
+    registry=REGISTRY,
+)
+NODE_COST = Counter(
+    "stokehold_node_cost_total",
+    "What nodes that were given back have cost, in the currency of the label.",
+    ["pool", "currency"],
+    registry=REGISTRY,
+)
+ORPHANS = Counter(
+    "stokehold_orphan_machines_total",
+    "Machines that a provider ran without a claim, and that were given back.",
+    ["pool"],
+    registry=REGISTRY,
+)
+
 ALL: tuple[MetricWrapperBase, ...] = (
     CYCLE_SECONDS,
     CYCLE_FAILURES,
@@ -113,4 +166,13 @@ ALL: tuple[MetricWrapperBase, ...] = (
     JOB_WAIT_SECONDS,
     JOBS_FINISHED,
     EVICTIONS,
+    CLAIMS,
+    PROVIDER_CALLS,
+    PROVIDER_SECONDS,
+    BREAKER_OPEN,
+    NODE_BOOT_SECONDS,
+    NODE_FAILURES,
+    NODE_PAID_SECONDS,
+    NODE_COST,
+    ORPHANS,
 )

@@ -34,6 +34,8 @@ class Beneficiary(Part):
     """Its metadata.uid. A node is never bought twice for one attempt of one uid."""
     attempt: Annotated[Int, Field(ge=1, le=1_000_000)] = 1
     """The attempt of the job that the node is for. The first is 1."""
+    nodes: Annotated[Int, Field(ge=1, le=10_000)] = 1
+    """How many nodes were asked for together. The work starts on all of them or on none."""
 
 
 class HourlyPrice(Part):
@@ -87,7 +89,7 @@ class ClaimFailure(Part):
     time: Timestamp | None = None
     """When it failed."""
     reason: str = ""
-    """The kind of failure: Capacity, Quota, Config, Auth, Timeout or GpuMissing."""
+    """The kind of failure: Capacity, Quota, Config, Auth, Timeout, GpuMissing, Unfit or Gone."""
     message: str = ""
     """What the provider said."""
 
@@ -111,7 +113,7 @@ class GPUNodeClaimStatus(Part):
     phase: str = ""
     """How far the request has come: Requested, Launched, Registered, Ready, Draining, Released or Failed."""
     conditions: Conditions = ()
-    """The state in detail: Launched, Registered and Ready."""
+    """The state in detail: Launched, Registered, Ready, Idle, and Stranded when its pool is gone."""
     request_id: str = ""
     """The identity under which the provider was asked. Asking again with it buys nothing twice."""
     provider_id: Annotated[str, Field(alias="providerID")] = ""

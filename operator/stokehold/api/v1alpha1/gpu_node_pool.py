@@ -237,13 +237,17 @@ class Offering(Part):
     """A kind of node that the provider could not deliver of late, and until when it is not asked again."""
 
     zone: str = ""
-    """The zone."""
+    """The zone. Left out, it is every zone."""
     reason: str = ""
-    """Why it could not: Capacity, Quota, Config, Auth, Timeout or GpuMissing."""
+    """Why it could not: Capacity, Quota, Config, Auth, Timeout, GpuMissing, Unfit or Gone."""
     message: str = ""
     """What the provider said."""
     blocked_until: Timestamp | None = None
     """When it is asked again."""
+    failed_at: Timestamp | None = None
+    """When it failed last."""
+    failures: Int | None = None
+    """How often in a row. Each time it is left alone for longer."""
 
 
 class GPUNodePoolStatus(Part):

@@ -84,7 +84,8 @@ class WebhookProvider(Part):
     ]
     """The address of the service, for example https://nodes.example.com/v1."""
     secret_ref: ObjectName | None = None
-    """The Secret in the operator's namespace with the bearer token, under the key token."""
+    """The Secret in the operator's namespace with the bearer token, under the key token, and the key with which
+    requests are signed, under the key signingKey."""
     ca_bundle: Annotated[str, Field(max_length=65536)] | None = None
     """The certificate authorities to trust, as PEM. Left out, those of the system."""
     timeout: Annotated[Duration, between("1s", "5m")] = Duration.parse("10s")
@@ -100,6 +101,10 @@ class SimulatedProvider(Part):
     """How many nodes can be had at one time; more are refused for lack of capacity. Left out, as many as asked for."""
     failure_percent: Annotated[Int, Field(ge=0, le=100)] = 0
     """How many requests out of a hundred fail for lack of capacity."""
+    gpu_missing_percent: Annotated[Int, Field(ge=0, le=100)] = 0
+    """How many nodes out of a hundred join without GPUs."""
+    duplicate_percent: Annotated[Int, Field(ge=0, le=100)] = 0
+    """How many requests out of a hundred are answered with two machines, as providers do when an answer is lost."""
 
 
 class Provider(Part):

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import assert_never
 
-from stokehold.cluster.apply import jobs, serving, workspaces
+from stokehold.cluster.apply import claims, jobs, serving, workspaces
 from stokehold.cluster.apply.writes import Writer, Writes
 from stokehold.cluster.errors import (
     AlreadyExistsError,
@@ -25,11 +25,20 @@ from stokehold.cluster.snapshots import Cluster
 from stokehold.model.actions import (
     Action,
     AdmitJob,
+    ClaimAction,
+    CordonNode,
+    CreateClaim,
+    DeleteClaim,
+    DeleteNode,
     DeletePod,
     FinishJob,
+    LaunchNode,
     PlaceReplica,
+    ReleaseClaim,
     ReleasePod,
     StartWorkspace,
+    TerminateNode,
+    TerminateOrphan,
     WriteStatus,
 )
 from stokehold.model.snapshot import Job, ServingPool, Workspace
@@ -93,6 +102,26 @@ class Applier:
                 await self._create_for(action.workspace, workspaces.start(writes, action))
             case PlaceReplica():
                 await serving.place(writes, action)
+            case CreateClaim() | CordonNode() | DeleteNode() | DeleteClaim() | ReleaseClaim():
+                await self._dispatch_claim(action)
+            case LaunchNode() | TerminateNode() | TerminateOrphan():
+                raise TypeError(f"{type(action).__name__} is for a provider, not for the API server")
+            case _:
+                assert_never(action)
+
+    async def _dispatch_claim(self, action: ClaimAction) -> None:
+        writes = self._writes
+        match action:
+            case CreateClaim():
+                await claims.create(writes, action)
+            case CordonNode():
+                await claims.cordon(writes, action)
+            case DeleteNode():
+                await claims.delete_node(writes, action)
+            case DeleteClaim():
+                await claims.delete(writes, action)
+            case ReleaseClaim():
+                await claims.release(writes, action)
             case _:
                 assert_never(action)
 
@@ -108,6 +137,7 @@ class Applier:
 
 
 def _target(action: Action) -> str:
+    namespace = ""
     match action:
         case ReleasePod() | DeletePod() | PlaceReplica():
             namespace, name = action.pod.key
@@ -115,6 +145,14 @@ def _target(action: Action) -> str:
             namespace, name = action.workspace.key
         case WriteStatus():
             namespace, name = action.subject.key
-        case _:
+        case AdmitJob() | FinishJob():
             namespace, name = action.job.key
+        case CreateClaim():
+            name = action.name
+        case CordonNode() | DeleteNode():
+            name = action.node.name
+        case TerminateOrphan():
+            name = action.instance.provider_id
+        case _:
+            name = action.claim.name
     return f"{namespace}/{name}".lstrip("/")

@@ -19,6 +19,7 @@ from stokehold.cluster.resources import (
     DEV_WORKSPACES,
     EVENTS,
     GPU_NODE_CLAIMS,
+    GPU_NODE_POOLS,
     INFERENCE_POOLS,
     TRAINING_JOBS,
     Resource,
@@ -38,6 +39,7 @@ OF_KIND = {
     "DevWorkspace": DEV_WORKSPACES,
     "InferencePool": INFERENCE_POOLS,
     "GPUNodeClaim": GPU_NODE_CLAIMS,
+    "GPUNodePool": GPU_NODE_POOLS,
 }
 """The resource of each kind of ours whose status we write."""
 

@@ -19,6 +19,8 @@ class Explanation:
     requested: int = 0
     available: int = 0
     unit: str = ""
+    urgent: str = ""
+    """A part of the message that is told as soon as it changes."""
 
 
 def explain(shortfall: Shortfall, pools: Collection[Pool]) -> Explanation:

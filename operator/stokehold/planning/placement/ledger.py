@@ -5,7 +5,7 @@ on each node is kept per shape and refreshed only for the rows that were booked 
 thousands of equal jobs costs little more than one of them.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from stokehold.model.accounting import LARGEST
 from stokehold.model.demand import Demand
 from stokehold.model.snapshot import Node, Resources, Snapshot
 from stokehold.model.taints import tolerates
-from stokehold.planning.placement.pools import Pool, pools_for
+from stokehold.planning.placement.pools import Pool, pools_for, tolerated_by_pool
 
 Ints = npt.NDArray[np.int64]
 
@@ -50,7 +50,9 @@ class Ledger:
         pools: Iterable[Pool],
         demands: Iterable[Demand],
         avoid: Collection[str] = (),
+        held: Mapping[str, str] | None = None,
     ) -> None:
+        """`avoid` takes nothing new; `held` nodes (by name) are open to one buyer alone."""
         self.pools = {pool.name: pool for pool in pools}
         self.names = sorted(snapshot.nodes)
         self.nodes = [snapshot.nodes[name] for name in self.names]
@@ -62,6 +64,7 @@ class Ledger:
         self.free = self.allocatable - used
         self._whole = self._table([_when_whole(node) for node in self.nodes])
         self._open = np.array([_is_open(node, snapshot) and node.name not in avoid for node in self.nodes], dtype=bool)
+        self._held = {self.row[name]: buyer for name, buyer in (held or {}).items() if name in self.row}
         self._journal: list[int] = []
         self._shapes: dict[tuple[object, ...], Shape] = {}
         self._domains: dict[tuple[str, str], Ints] = {}
@@ -169,14 +172,17 @@ class Ledger:
         key = (pool.name, *_wishes(demand))
         usable = self._usable.get(key)
         if usable is None:
-            rows = [row for row in self._members[pool.name].tolist() if self._may_use(row, demand)]
+            rows = [row for row in self._members[pool.name].tolist() if self._may_use(row, demand, pool)]
             usable = (np.array(rows, dtype=np.int64), {row: i for i, row in enumerate(rows)})
             self._usable[key] = usable
         return usable
 
-    def _may_use(self, row: int, demand: Demand) -> bool:
+    def _may_use(self, row: int, demand: Demand, pool: Pool) -> bool:
+        if not self._open[row] or self._held.get(row, demand.buyer) != demand.buyer:
+            return False
         node = self.nodes[row]
-        return bool(self._open[row]) and tolerates(demand.tolerations, node.taints) and demand.accepts(node.labels)
+        taints = [taint for taint in node.taints if not tolerated_by_pool(pool, taint)]
+        return tolerates(demand.tolerations, taints) and demand.accepts(node.labels)
 
     def _refresh(self, shape: Shape) -> None:
         touched = {shape.position[row] for row in self._journal[shape.seen :] if row in shape.position}
@@ -212,7 +218,7 @@ def _is_open(node: Node, snapshot: Snapshot) -> bool:
 
 def _wishes(demand: Demand) -> tuple[object, ...]:
     """What decides which open nodes suit the demand."""
-    return demand.tolerations, demand.node_selector, demand.node_affinity
+    return demand.tolerations, demand.node_selector, demand.node_affinity, demand.buyer
 
 
 def _wanted(demand: Demand, gpu_resource: str) -> dict[str, int]:

@@ -45,6 +45,7 @@ def place_gang(ledger: Ledger, demand: Demand) -> Placement | Shortfall:
                 capacity=pool.capacity_class,
                 gpu_resource=pool.gpu_resource,
                 nodes=tuple(ledger.names[row] for row in rows),
+                taints=pool.taints,
             )
     return shortfall(ledger, demand)
 

@@ -3,8 +3,12 @@
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from stokehold.api.names import BURST_TAINT, CLAIM_LABEL
+from stokehold.api.v1alpha1.gpu_node_claim import READY
+from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec
 from stokehold.model.demand import Demand
-from stokehold.model.snapshot import Node, NodePool, Snapshot
+from stokehold.model.snapshot import Claim, Node, NodePool, Snapshot
+from stokehold.model.taints import Taint
 
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
@@ -38,6 +42,8 @@ class Pool:
     declared: bool = True
     bought: bool = False
     """Its nodes come from a provider."""
+    taints: tuple[Taint, ...] = ()
+    """Taints of its nodes that our pods are made to tolerate."""
 
     def serves_type(self, wanted: str) -> bool:
         """Whether a job that asks for this GPU type may run here.
@@ -59,15 +65,23 @@ class Pool:
 
 
 def resolve_pools(snapshot: Snapshot) -> tuple[Pool, ...]:
-    """Every pool, by name, then one of the nodes that no pool has. A node belongs to the first that selects it."""
+    """Every pool, by name, then one of the nodes that no pool has. A node belongs to the first that selects it.
+
+    Bought nodes belong to the pool of their claim from when they are ready, and to no other however they are labelled:
+    what may stay on own nodes alone must not follow a label into the cloud.
+    """
     declared = [p for _, p in sorted(snapshot.node_pools.items())]
-    if any(p.spec.node_selector for p in declared):
-        pools = _with_members(declared, snapshot)
-    else:
-        taken_names = frozenset(pool.name for pool in declared)
-        pools = [*_implicit(snapshot.nodes.values(), taken_names), *(_declared(p, ()) for p in declared)]
+    bought = bought_nodes(snapshot)
+    own = {name: node for name, node in sorted(snapshot.nodes.items()) if name not in bought and not _is_bought(node)}
+    members = _selected(declared, own)
+    for name, claim in sorted(bought.items()):
+        if claim is not None and claim.spec.pool_name in members:
+            members[claim.spec.pool_name].append(name)
+    pools = [_declared(pool, members[pool.name]) for pool in declared]
+    if not any(pool.spec.node_selector for pool in declared):
+        pools = [*_implicit(own.values(), members), *pools]
     taken = {name for pool in pools for name in pool.members}
-    rest = tuple(name for name in sorted(snapshot.nodes) if name not in taken)
+    rest = tuple(name for name in own if name not in taken)
     return (*pools, Pool(NO_GPUS, NO_GPUS, DEFAULT_GPU_RESOURCE, ON_PREM, (), DEFAULT_LEVELS, rest))
 
 
@@ -85,15 +99,31 @@ def pools_for(demand: Demand, pools: Iterable[Pool]) -> list[Pool]:
     return [pool for *_, pool in sorted(ranked, key=lambda entry: entry[:3])]
 
 
-def _with_members(declared: list[NodePool], snapshot: Snapshot) -> list[Pool]:
+def bought_nodes(snapshot: Snapshot) -> dict[str, Claim | None]:
+    """The nodes that belong to claims; the claim is given once the node may be used: ready, and to stay."""
+    found: dict[str, Claim | None] = {}
+    for claim in snapshot.claims.values():
+        node = claim.status.node_name
+        if node and node in snapshot.nodes:
+            usable = claim.status.phase == READY and not claim.deleting
+            found[node] = claim if usable else None
+    return found
+
+
+def _is_bought(node: Node) -> bool:
+    """Whether the node says that it was bought, whoever asked for it."""
+    return CLAIM_LABEL in node.labels or any(taint.key == BURST_TAINT for taint in node.taints)
+
+
+def _selected(declared: list[NodePool], nodes: Mapping[str, Node]) -> dict[str, list[str]]:
     members: dict[str, list[str]] = {pool.name: [] for pool in declared}
     selecting = [pool for pool in declared if pool.spec.node_selector]
-    for name, node in sorted(snapshot.nodes.items()):
+    for name, node in nodes.items():
         for pool in selecting:
             if _selects(pool, node):
                 members[pool.name].append(name)
                 break
-    return [_declared(pool, members[pool.name]) for pool in declared]
+    return members
 
 
 def _selects(pool: NodePool, node: Node) -> bool:
@@ -118,7 +148,19 @@ def _declared(pool: NodePool, members: Iterable[str]) -> Pool:
         levels=DEFAULT_LEVELS | levels,
         members=tuple(members),
         bought=spec.provider is not None,
+        taints=pool_taints(spec) if spec.provider is not None else (),
     )
+
+
+def pool_taints(spec: GPUNodePoolSpec) -> tuple[Taint, ...]:
+    """The taints with which a node of a bought pool joins."""
+    declared = spec.node_shape.taints if spec.node_shape else ()
+    return (Taint(BURST_TAINT, "", "NoSchedule"), *(Taint(t.key, t.value, t.effect) for t in declared))
+
+
+def tolerated_by_pool(pool: Pool, taint: Taint) -> bool:
+    """Whether our pods are made to tolerate the taint because they go to this pool."""
+    return any(taint.key == own.key and taint.effect == own.effect for own in pool.taints)
 
 
 def _implicit(nodes: Iterable[Node], taken_names: Collection[str]) -> list[Pool]:

@@ -10,7 +10,7 @@ Each step looks at the snapshot alone, so the order of the actions is the order 
 and a plan that was carried out in part is simply made again.
 """
 
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -34,9 +34,13 @@ from stokehold.planning.placement.explain import Explanation, explain
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.place import Shortfall, place_gang, shortfall
 from stokehold.planning.placement.pools import Pool, resolve_pools
+from stokehold.planning.placement.prices import GpuPrice, price_in
+from stokehold.planning.placement.priorities import priority_of
+from stokehold.planning.placement.purchases import Purchase, demand_of, held_nodes, standing_purchases
 from stokehold.planning.scheduling import reporting
 from stokehold.planning.scheduling.attempts import Attempt, current_attempt, is_over
 from stokehold.planning.scheduling.backoff import nodes_to_avoid, requeue_time
+from stokehold.planning.scheduling.bursting import with_burst
 from stokehold.planning.scheduling.lifecycle import Case, End, end_of_attempt
 from stokehold.planning.scheduling.queueing import (
     Entry,
@@ -45,7 +49,6 @@ from stokehold.planning.scheduling.queueing import (
     Replica,
     Work,
     order,
-    priority_of,
     why_not_queued,
 )
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -84,7 +87,9 @@ def plan_scheduling(snapshot: Snapshot, settings: SchedulingSettings) -> Iterato
     teller = Teller(snapshot, replace(settings, refresh_every=settings.refresh_interval(len(waiting))))
     entries = yield from _queue_up(waiting, queues, teller)
     if entries:
-        yield from _place(entries, _ledger(entries, completions, pools, snapshot, settings), teller)
+        purchases = standing_purchases(snapshot)
+        ledger = _ledger(entries, completions, pools, purchases, teller)
+        yield from _place(entries, ledger, purchases, teller)
 
 
 def _release_orphans(snapshot: Snapshot) -> Iterator[Action]:
@@ -111,7 +116,7 @@ def _record_both(job: Job, snapshot: Snapshot) -> Iterator[Action]:
     if job.proof is None:
         yield FinishJob(job, reporting.proof_from_status(job, snapshot.taken_at), None)
     elif job.status.phase != job.proof.outcome:
-        status = reporting.finished(job, attempt, job.proof, snapshot.taken_at)
+        status = reporting.finished(job, attempt, job.proof, _price(attempt, snapshot), snapshot.taken_at)
         yield FinishJob(job, job.proof, status)
 
 
@@ -151,21 +156,28 @@ def _close_attempts(standings: list[Standing], snapshot: Snapshot, settings: Sch
             proof = reporting.proof_of(attempt, end, now)
             note = Note(proof.reason, end.message, f"finished {attempt.number}", warning=proof.outcome == api.FAILED)
             notes = (note,) if proof.outcome == api.FAILED else ()
-            yield FinishJob(job, proof, reporting.finished(job, attempt, proof, now), notes)
+            status = reporting.finished(job, attempt, proof, _price(attempt, snapshot), now)
+            yield FinishJob(job, proof, status, notes)
         else:
             again = requeue_time(job, attempt, end, now, settings)
             note = Note(
                 str(end.eviction), end.message, f"closed {attempt.number}", warning=end.eviction != Eviction.SUSPENDED
             )
-            status = reporting.requeued(job, attempt, end, again, now)
+            status = reporting.requeued(job, attempt, end, again, _price(attempt, snapshot), now)
             yield WriteStatus(job, status, (note,), closes_attempt=str(end.eviction))
+
+
+def _price(attempt: Attempt, snapshot: Snapshot) -> GpuPrice | None:
+    """What the attempt's GPUs cost, by the pool that its pods name."""
+    worker = attempt.pods[0].worker if attempt.pods else None
+    return price_in(snapshot, worker.pool) if worker is not None else None
 
 
 def _complete_gangs(going: list[Standing], snapshot: Snapshot, pools: Collection[Pool]) -> Iterator[AdmitJob]:
     by_name = {pool.name: pool for pool in pools}
     for job, attempt in ((s.job, s.attempt) for s in going if s.attempt.missing):
         pool = by_name.get(attempt.lead.worker.pool) if attempt.lead and attempt.lead.worker else None
-        placement = reporting.planned(attempt, pool.gpu_resource if pool else "")
+        placement = reporting.planned(attempt, pool)
         if placement is not None:
             priority_class = _pod_priority_class(job, snapshot)
             yield AdmitJob(job, attempt.number, attempt.restarts, placement, attempt.missing, priority_class)
@@ -215,13 +227,15 @@ def _ledger(
     entries: list[Entry],
     completions: list[AdmitJob],
     pools: Collection[Pool],
-    snapshot: Snapshot,
-    settings: SchedulingSettings,
+    purchases: Mapping[str, Purchase],
+    teller: Teller,
 ) -> Ledger:
-    """What is free for the entries: less what half-created gangs were promised."""
+    """What is free for the entries: less what half-created gangs were promised, and what was bought for one alone."""
+    snapshot = teller.snapshot
     demands = {entry.owner.demand for entry in entries}
     demands |= {workspace.demand for workspace in snapshot.workspaces.values()}
-    ledger = Ledger(snapshot, pools, demands, nodes_to_avoid(snapshot, settings))
+    avoid = nodes_to_avoid(snapshot, teller.settings)
+    ledger = Ledger(snapshot, pools, demands, avoid, held_nodes(purchases.values()))
     for gang in completions:
         for index in gang.missing:
             ledger.reserve(gang.placement.nodes[index], gang.job.demand, gang.placement.gpu_resource)
@@ -229,13 +243,14 @@ def _ledger(
     return ledger
 
 
-def _place(entries: list[Entry], ledger: Ledger, teller: Teller) -> Iterator[Action]:
+def _place(entries: list[Entry], ledger: Ledger, purchases: Mapping[str, Purchase], teller: Teller) -> Iterator[Action]:
     """Whole gangs in their order, each where it fits best; the others are told why not."""
     hopeless: set[Demand] = set()
-    waiting: list[Entry] = []
+    waiting: list[tuple[Entry, Demand]] = []
     admitted = 0
     for entry in entries:
-        demand = entry.owner.demand
+        owner = entry.owner
+        demand = demand_of(owner, purchases) if isinstance(owner, Job) else owner.demand
         if demand not in hopeless:
             if admitted == teller.settings.most_admissions:
                 break
@@ -246,21 +261,25 @@ def _place(entries: list[Entry], ledger: Ledger, teller: Teller) -> Iterator[Act
                 continue
             # Nothing becomes free during a plan: what did not fit once will not fit later in it.
             hopeless.add(demand)
-        waiting.append(entry)
-    yield from _tell_waiting(waiting, ledger, teller)
+        waiting.append((entry, demand))
+    yield from _tell_waiting(waiting, ledger, purchases, teller)
 
 
-def _tell_waiting(waiting: list[Entry], ledger: Ledger, teller: Teller) -> Iterator[Action]:
+def _tell_waiting(
+    waiting: list[tuple[Entry, Demand]], ledger: Ledger, purchases: Mapping[str, Purchase], teller: Teller
+) -> Iterator[Action]:
     """Why they wait, after all others have got theirs: the next plan would say the same."""
     pools = tuple(ledger.pools.values())
     reasons: dict[Demand, Explanation] = {}
     position_in: dict[str, int] = {}
-    for entry in waiting:
-        demand = entry.owner.demand
+    for entry, demand in waiting:
         if demand not in reasons:
             reasons[demand] = explain(shortfall(ledger, demand), pools)
         position = position_in[entry.queue] = position_in.get(entry.queue, 0) + 1
-        yield from teller.tell(Held(entry.work, reasons[demand], position))
+        why = reasons[demand]
+        if isinstance(entry.owner, Job):
+            why = with_burst(entry.owner, why, purchases)
+        yield from teller.tell(Held(entry.work, why, position))
 
 
 def _admission(work: Work, placement: Placement, snapshot: Snapshot) -> Action:

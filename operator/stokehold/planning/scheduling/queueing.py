@@ -1,20 +1,16 @@
 """Who is in the queue, in which order, and who is not and why: everything that can be said before looking for GPUs."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from stokehold.model.demand import Match
 from stokehold.model.reasons import Waiting
-from stokehold.model.snapshot import Job, Namespace, Pod, PriorityClass, Queue, ServingPool, Snapshot, Workspace
+from stokehold.model.snapshot import Job, Namespace, Pod, Queue, ServingPool, Snapshot, Workspace
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 Owner = Job | Workspace | ServingPool
-
-DEFAULT_CLASSES = {"InferencePool": "serve", "TrainingJob": "train-normal", "DevWorkspace": "workspace"}
-"""The chart's PriorityClasses: serving before training before workspaces, for those who name none."""
 
 CORPSE_AFTER = timedelta(seconds=10)
 """Past the end of its grace period a pod that is still there is not coming down by itself."""
@@ -163,18 +159,6 @@ def serves_namespace(queue: Queue, namespace: Namespace | None) -> bool:
     return all(labels.get(key) == value for key, value in selector.match_labels.items()) and all(
         Match(one.key, one.operator, one.values).holds(labels) for one in selector.match_expressions
     )
-
-
-def priority_of(owner: Owner, classes: Mapping[str, PriorityClass]) -> int:
-    """The priority of the class it names, else of its kind's default class, else of the cluster's, else 0."""
-    named = None if isinstance(owner, Workspace) else owner.spec.priority_class_name
-    if named:
-        return classes[named].value if named in classes else 0
-    default = classes.get(DEFAULT_CLASSES[owner.KIND])
-    if default is not None:
-        return default.value
-    # Of several defaults Kubernetes takes the lowest.
-    return min((c.value for c in classes.values() if c.is_default), default=0)
 
 
 def _misconfigured(job: Job, queues: Queues) -> Explanation | None:

@@ -14,6 +14,8 @@ from stokehold.model.actions import Placement
 from stokehold.model.reasons import Eviction, Finish, Progress, Waiting
 from stokehold.model.snapshot import Job, Proof
 from stokehold.planning.placement.explain import Explanation
+from stokehold.planning.placement.pools import Pool
+from stokehold.planning.placement.prices import GpuPrice
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.lifecycle import End
 from stokehold.planning.scheduling.queueing import Owner
@@ -84,7 +86,9 @@ def waiting(job: Job, attempt: Attempt, why: Explanation, position: int | None, 
     return render(job, update)
 
 
-def requeued(job: Job, attempt: Attempt, end: End, requeue_at: datetime, now: datetime) -> Status:
+def requeued(
+    job: Job, attempt: Attempt, end: End, requeue_at: datetime, price: GpuPrice | None, now: datetime
+) -> Status:
     """The attempt is closed, the job goes back to the queue; the number moves on, so nothing is counted twice."""
     counts = end.eviction == Eviction.WORKER_FAILED
     suspended = end.eviction == Eviction.SUSPENDED
@@ -113,7 +117,7 @@ def requeued(job: Job, attempt: Attempt, end: End, requeue_at: datetime, now: da
         "last_failure": status.last_failure if suspended else failure,
         "evictions": (*status.evictions, eviction)[-REMEMBERED_EVICTIONS:],
         "queue": queue_status(why, None, now),
-        "usage": _usage(job, attempt, now, lost=True),
+        "usage": _usage(job, attempt, price, now, lost=True),
         "conditions": told_conditions(
             job,
             now,
@@ -127,7 +131,7 @@ def requeued(job: Job, attempt: Attempt, end: End, requeue_at: datetime, now: da
     return render(job, update)
 
 
-def finished(job: Job, attempt: Attempt, proof: Proof, now: datetime) -> Status:
+def finished(job: Job, attempt: Attempt, proof: Proof, price: GpuPrice | None, now: datetime) -> Status:
     """The job is over, well or badly."""
     succeeded = proof.outcome == api.SUCCEEDED
     update = {
@@ -139,7 +143,7 @@ def finished(job: Job, attempt: Attempt, proof: Proof, now: datetime) -> Status:
         "placement": placement_of(attempt) or job.status.placement,
         "start_time": job.status.start_time or attempt.started_at,
         "completion_time": _whole(proof.completed_at),
-        "usage": _usage(job, attempt, now, lost=not succeeded),
+        "usage": _usage(job, attempt, price, now, lost=not succeeded),
         "conditions": told_conditions(
             job,
             now,
@@ -200,6 +204,8 @@ def is_worth_writing(owner: Owner, why: Explanation, position: int | None, now: 
         return True
     if told.message == why.message and told.position == position:
         return False
+    if why.urgent not in told.message:
+        return True
     return told.observed_time is None or now - told.observed_time >= every
 
 
@@ -212,13 +218,14 @@ def placement_of(attempt: Attempt) -> api.Placement | None:
     return api.Placement(pool=worker.pool, gpu_type=worker.gpu_type, capacity=worker.capacity, nodes=worker.placement)
 
 
-def planned(attempt: Attempt, gpu_resource: str) -> Placement | None:
+def planned(attempt: Attempt, pool: Pool | None) -> Placement | None:
     """The placement that the lead worker remembers, to complete a gang by."""
     lead = attempt.lead
     if lead is None or lead.worker is None:
         return None
     worker = lead.worker
-    return Placement(worker.pool, worker.gpu_type, worker.capacity, gpu_resource, worker.placement)
+    resource, taints = (pool.gpu_resource, pool.taints) if pool is not None else ("", ())
+    return Placement(worker.pool, worker.gpu_type, worker.capacity, resource, worker.placement, taints)
 
 
 def _no_longer_ready(job: Job) -> list[tuple[str, bool, str, str]]:
@@ -247,7 +254,7 @@ def told_conditions(owner: Owner, now: datetime, *news: tuple[str, bool, str, st
     return result
 
 
-def _usage(job: Job, attempt: Attempt, now: datetime, *, lost: bool) -> api.Usage:
+def _usage(job: Job, attempt: Attempt, price: GpuPrice | None, now: datetime, *, lost: bool) -> api.Usage:
     before = job.status.usage or api.Usage()
     gpu_seconds = round(attempt.held_seconds(now) * job.spec.gpus_per_node)
     return before.model_copy(
@@ -255,8 +262,16 @@ def _usage(job: Job, attempt: Attempt, now: datetime, *, lost: bool) -> api.Usag
             "run_seconds": (before.run_seconds or 0) + round(attempt.run_seconds(now)),
             "gpu_seconds": (before.gpu_seconds or 0) + gpu_seconds,
             "lost_gpu_seconds": (before.lost_gpu_seconds or 0) + (gpu_seconds if lost else 0),
+            **_cost(before, gpu_seconds, price),
         }
     )
+
+
+def _cost(before: api.Usage, gpu_seconds: int, price: GpuPrice | None) -> dict[str, Any]:
+    """Amounts of another currency cannot be added: then the first one stands."""
+    if price is None or (before.currency is not None and before.currency != price.currency):
+        return {}
+    return {"cost": (before.cost or 0) + price.of_seconds(gpu_seconds), "currency": price.currency}
 
 
 def render(owner: Owner, update: dict[str, Any]) -> Status:

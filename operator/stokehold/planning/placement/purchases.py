@@ -1,0 +1,111 @@
+"""Nodes that are bought for one gang: they are its own until it runs, and it starts on all of them or on none."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from stokehold.api.v1alpha1 import gpu_node_claim as api
+from stokehold.api.v1alpha1.training_job import FAILED, SUCCEEDED
+from stokehold.model.demand import Demand
+from stokehold.model.snapshot import Claim, Job, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """The claims of one attempt of one job, by name; `size` were asked for together."""
+
+    job: Job
+    attempt: int
+    size: int
+    claims: tuple[Claim, ...]
+
+    @property
+    def pool(self) -> str:
+        """The pool whose provider is asked."""
+        return self.claims[0].spec.pool_name
+
+    @property
+    def zone(self) -> str:
+        """The zone that all nodes are asked in; empty when the provider chooses."""
+        return self.claims[0].spec.zone or ""
+
+    @property
+    def ready(self) -> int:
+        """How many of the nodes can be used."""
+        return sum(claim.status.phase == api.READY and not claim.deleting for claim in self.claims)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all of them can."""
+        return len(self.claims) == self.size and self.ready == self.size
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether one of them will not come, so that the others are of no use."""
+        return any(claim.deleting or claim.status.phase == api.FAILED for claim in self.claims)
+
+    @property
+    def ready_by(self) -> datetime:
+        """When they are given up if they are not ready."""
+        return max(claim.created_at + claim.spec.ready_within.to_timedelta() for claim in self.claims)
+
+
+def attempt_of(job: Job) -> int:
+    """The number of the attempt that the job is in, or that would start next."""
+    return max([job.status.attempt or 1, *(pod.worker.attempt for pod in job.pods if pod.worker)])
+
+
+def waits(job: Job, snapshot: Snapshot) -> bool:
+    """Whether the job wants to start and has no pods for it yet."""
+    namespace = snapshot.namespaces.get(job.namespace)
+    if job.deleting or job.spec.suspend or (namespace is not None and namespace.terminating):
+        return False
+    if job.proof is not None or job.status.phase in (SUCCEEDED, FAILED):
+        return False
+    attempt = attempt_of(job)
+    return not any(pod.worker and pod.worker.attempt == attempt for pod in job.pods)
+
+
+def all_purchases(snapshot: Snapshot) -> tuple[Purchase, ...]:
+    """Those of jobs that exist, whether they still wait or not."""
+    jobs = {job.uid: job for job in snapshot.jobs.values()} if snapshot.claims else {}
+    groups: dict[tuple[str, int], list[Claim]] = {}
+    for _, claim in sorted(snapshot.claims.items()):
+        work = claim.spec.for_work
+        if work is not None and work.uid in jobs:
+            groups.setdefault((work.uid, work.attempt), []).append(claim)
+    return tuple(
+        Purchase(jobs[uid], attempt, max(_size(claim) for claim in claims), tuple(claims))
+        for (uid, attempt), claims in groups.items()
+    )
+
+
+def standing_purchases(snapshot: Snapshot) -> dict[str, Purchase]:
+    """By uid of the job: those whose gang still waits for them."""
+    return {
+        purchase.job.uid: purchase
+        for purchase in all_purchases(snapshot)
+        if purchase.attempt == attempt_of(purchase.job) and waits(purchase.job, snapshot)
+    }
+
+
+def held_nodes(purchases: Iterable[Purchase]) -> dict[str, str]:
+    """The nodes that are kept for the gang they were bought for: its job's uid by node."""
+    return {
+        claim.status.node_name: purchase.job.uid
+        for purchase in purchases
+        for claim in purchase.claims
+        if claim.status.node_name
+    }
+
+
+def demand_of(job: Job, purchases: Mapping[str, Purchase]) -> Demand:
+    """The job's demand, with its bought nodes open to it once all of them are ready."""
+    purchase = purchases.get(job.uid)
+    if purchase is None or not purchase.is_ready or purchase.is_failing:
+        return job.demand
+    return replace(job.demand, buyer=job.uid)
+
+
+def _size(claim: Claim) -> int:
+    return claim.spec.for_work.nodes if claim.spec.for_work else 1

@@ -1,0 +1,88 @@
+"""What the status of each GPUNodePool says: its nodes and GPUs, what they cost, and what its provider failed at."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from stokehold.api import conditions
+from stokehold.api.conditions import Condition, with_condition
+from stokehold.api.v1alpha1 import gpu_node_claim as claims_api
+from stokehold.api.v1alpha1.gpu_node_pool import GpuCounts, GPUNodePoolStatus, NodeCounts
+from stokehold.model.actions import Note, WriteStatus
+from stokehold.model.snapshot import NodePool
+from stokehold.planning.placement.pools import Pool
+from stokehold.planning.placement.prices import gpu_price
+from stokehold.planning.provisioning import breaker
+from stokehold.planning.provisioning.reporting import dump
+from stokehold.planning.provisioning.world import World
+
+READY, EMPTY = "Ready", "Empty"
+
+
+def report_pools(world: World, pools: tuple[Pool, ...]) -> Iterator[WriteStatus]:
+    """The statuses that have changed; where only the use of GPUs has, it can wait."""
+    by_name = {pool.name: pool for pool in pools}
+    for name, declared in sorted(world.snapshot.node_pools.items()):
+        status = _status(declared, by_name[name], world)
+        if status == declared.status:
+            continue
+        only_use = status.model_copy(update={"gpus": declared.status.gpus}) == declared.status
+        yield WriteStatus(declared, dump(status), _notes(declared, status), can_wait=only_use)
+
+
+def _status(pool: NodePool, members: Pool, world: World) -> GPUNodePoolStatus:
+    nodes = [world.snapshot.nodes[name] for name in members.members]
+    claims = world.claims_of(pool.name)
+    gpu = members.gpu_resource
+    ready = [node for node in nodes if node.ready and node.allocatable.get(gpu, 0) > 0]
+    total = sum(node.allocatable.get(gpu, 0) for node in nodes)
+    used = sum(world.snapshot.used.get(node.name, {}).get(gpu, 0) for node in nodes)
+    free = sum(
+        max(0, node.allocatable.get(gpu, 0) - world.snapshot.used.get(node.name, {}).get(gpu, 0))
+        for node in ready
+        if not node.unschedulable
+    )
+    coming = sum(c.status.phase not in (claims_api.READY, claims_api.DRAINING) and not c.deleting for c in claims)
+    price = gpu_price(pool)
+    per_gpu = price.amount if price is not None else None
+    return pool.status.model_copy(
+        update={
+            "observed_generation": pool.generation,
+            "phase": READY if ready else EMPTY,
+            "nodes": NodeCounts(total=len(nodes), ready=len(ready), requested=coming),
+            "gpus": GpuCounts(total=total, used=used, free=free),
+            "cost_per_gpu_hour": per_gpu,
+            "marginal_cost_per_gpu_hour": per_gpu,
+            "currency": price.currency if price is not None else None,
+            "offerings": tuple(breaker.offerings(pool, claims, world.now, world.settings)),
+            "conditions": _conditions(pool, bool(ready), world.now),
+        }
+    )
+
+
+def _conditions(pool: NodePool, has_nodes: bool, now: datetime) -> tuple[Condition, ...]:
+    waits = "nodes are bought when they are needed" if pool.spec.provider else "no node carries its labels"
+    ready = Condition(
+        type=conditions.READY,
+        status=conditions.TRUE if has_nodes else conditions.FALSE,
+        reason="NodesReady" if has_nodes else "NoNodes",
+        message="nodes are ready" if has_nodes else waits,
+        last_transition_time=now.replace(microsecond=0),
+        observed_generation=pool.generation,
+    )
+    return with_condition(pool.status.conditions, ready)
+
+
+def _notes(pool: NodePool, status: GPUNodePoolStatus) -> tuple[Note, ...]:
+    """An Event for each failure of the provider that is new."""
+    known = {(offering.zone, offering.failed_at) for offering in pool.status.offerings}
+    return tuple(
+        Note(
+            "ProviderFailed",
+            f"{offering.reason}{f' in zone {offering.zone}' if offering.zone else ''}: {offering.message}; "
+            f"asked again at {offering.blocked_until:%H:%M:%S} UTC",
+            f"offering {offering.zone} {offering.failed_at}",
+            warning=True,
+        )
+        for offering in status.offerings
+        if (offering.zone, offering.failed_at) not in known
+    )

@@ -1,0 +1,104 @@
+"""What all steps of one plan look at: the snapshot, and what was joined from it once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from stokehold.api.names import CLAIM_LABEL
+from stokehold.api.v1alpha1.gpu_node_claim import DRAINING, FAILED, RELEASED
+from stokehold.model.snapshot import Claim, Job, Node, NodePool, Snapshot
+from stokehold.planning.placement.purchases import Purchase, all_purchases, attempt_of, standing_purchases
+from stokehold.planning.provisioning.settings import ProvisioningSettings
+
+OWNER_NAMESPACE = "kube-system"
+"""Its uid is the identity of the cluster, by the convention of Kubernetes."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One plan's view."""
+
+    snapshot: Snapshot
+    settings: ProvisioningSettings
+    nodes: dict[str, Node] = field(default_factory=dict)
+    """By claim: the node that belongs to it."""
+    standing: dict[str, Purchase] = field(default_factory=dict)
+    """By uid of the job: purchases whose gang still waits."""
+    purchases: tuple[Purchase, ...] = ()
+    held: frozenset[tuple[str, int]] = frozenset()
+    """Uid and attempt of the gangs whose nodes are kept for them."""
+    by_pool: dict[str, list[Claim]] = field(default_factory=dict)
+
+    @property
+    def now(self) -> datetime:
+        """The time of the snapshot."""
+        return self.snapshot.taken_at
+
+    @property
+    def owner(self) -> str:
+        """The cluster's identity at providers; empty while it is not known, and then nothing may be bought."""
+        namespace = self.snapshot.namespaces.get(OWNER_NAMESPACE)
+        return namespace.uid if namespace is not None else ""
+
+    def pool_of(self, claim: Claim) -> NodePool | None:
+        """The pool whose provider the claim was asked from; None when it was deleted."""
+        pool = self.snapshot.node_pools.get(claim.spec.pool_name)
+        return pool if pool is not None and pool.spec.provider is not None else None
+
+    def claims_of(self, pool: str) -> Sequence[Claim]:
+        """All claims of a pool, by name."""
+        return self.by_pool.get(pool, [])
+
+    def tenants(self, node: Node | None) -> tuple[str, ...]:
+        """The pods on a node that would be lost with it."""
+        return self.snapshot.tenants.get(node.name, ()) if node is not None else ()
+
+    def is_held(self, claim: Claim) -> bool:
+        """Whether a gang still waits for this node and its siblings, or is only just being started on them."""
+        work = claim.spec.for_work
+        return work is not None and (work.uid, work.attempt) in self.held
+
+    def is_spare(self, claim: Claim) -> bool:
+        """Whether nobody waits for it and nobody is on it."""
+        if claim.deleting or self.is_held(claim) or claim.status.phase in (FAILED, RELEASED, DRAINING):
+            return False
+        return not self.tenants(self.nodes.get(claim.name))
+
+
+def look_at(snapshot: Snapshot, settings: ProvisioningSettings) -> World:
+    """Join claims with their nodes, purchases and pools."""
+    by_pool: dict[str, list[Claim]] = {}
+    for _, claim in sorted(snapshot.claims.items()):
+        by_pool.setdefault(claim.spec.pool_name, []).append(claim)
+    purchases, standing = all_purchases(snapshot), standing_purchases(snapshot)
+    starting = (p for p in purchases if p.attempt == attempt_of(p.job) and _is_half_created(p.job))
+    return World(
+        snapshot=snapshot,
+        settings=settings,
+        nodes=_nodes_of_claims(snapshot) if snapshot.claims else {},
+        standing=standing,
+        purchases=purchases,
+        held=frozenset((p.job.uid, p.attempt) for p in (*standing.values(), *starting)),
+        by_pool=by_pool,
+    )
+
+
+def _is_half_created(job: Job) -> bool:
+    """Whether some pods of the attempt exist and others do not yet."""
+    workers = [pod.worker for pod in job.pods if pod.worker and pod.worker.attempt == attempt_of(job)]
+    return bool(workers) and job.proof is None and len(workers) < max(worker.gang_size for worker in workers)
+
+
+def _nodes_of_claims(snapshot: Snapshot) -> dict[str, Node]:
+    """By the machine's identity where both sides know it, else by the label that the node joined with."""
+    machines = {claim.status.provider_id: name for name, claim in snapshot.claims.items() if claim.status.provider_id}
+    found: dict[str, Node] = {}
+    for _, node in sorted(snapshot.nodes.items()):
+        name = machines.get(node.provider_id) if node.provider_id else None
+        if name is None:
+            name = node.labels.get(CLAIM_LABEL)
+            claim = snapshot.claims.get(name or "")
+            if claim is None or (claim.status.provider_id and node.provider_id):
+                continue  # a machine of that label, but not the one that the claim stands for
+        found[str(name)] = node
+    return found

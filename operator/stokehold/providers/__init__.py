@@ -1,0 +1,1 @@
+"""Where bought nodes come from: one module for each provider, behind one small protocol."""

@@ -1,0 +1,136 @@
+"""Calls to providers: one at a time for each machine, each with a deadline, and nobody waits for somebody else's."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+
+from builders import NOW, a_snapshot
+from planning.provisioning_world import KUBE_SYSTEM, World
+from planning.test_provisioning import a_cloud, a_waiting_job
+from stokehold.cluster.snapshots import Cluster
+from stokehold.controllers.provider_calls import ProviderCalls
+from stokehold.model.actions import LaunchNode, TerminateNode
+from stokehold.model.capacity import Instance, NodeRequest, Refusal, Terminated
+from stokehold.model.snapshot import NodePool
+from stokehold.providers.base import CapacityError, Provider, UnavailableError
+
+
+class Answers:
+    """A provider that answers as it was told: with a machine, an error, or never."""
+
+    poll_seconds = 0.1
+
+    def __init__(self, *script: Exception | str) -> None:
+        self.script = list(script)
+        self.asked: list[str] = []
+        self.terminated: list[str] = []
+
+    async def launch(self, request: NodeRequest) -> Instance:
+        self.asked.append(request.request_id)
+        answer = self.script.pop(0) if self.script else "machine"
+        if isinstance(answer, Exception):
+            raise answer
+        if answer == "never":
+            await asyncio.sleep(3600)
+        return Instance(f"m-{request.request_id}", request.request_id)
+
+    async def instances(self, pool: str, owner: str) -> tuple[Instance, ...]:
+        return tuple(Instance(f"m-{i}-{n}", i) for i in self.asked for n in range(2))
+
+    async def terminate(self, provider_id: str) -> None:
+        self.terminated.append(provider_id)
+
+    async def close(self) -> None:
+        pass
+
+
+class Shelf:
+    def __init__(self, **providers: Provider) -> None:
+        self.providers = providers
+
+    def of(self, pool: NodePool) -> Provider:
+        return self.providers[pool.name]
+
+    async def close(self, keep: Iterable[str] = ()) -> None:
+        pass
+
+
+def launches(pool: str = "cloud", nodes: int = 1) -> list[LaunchNode]:
+    """What the planner asks for a gang of so many nodes."""
+    world = World(a_snapshot(jobs=[a_waiting_job(numNodes=nodes)], node_pools=[a_cloud(pool)]))
+    world.step()
+    return [action for action in world.plan() if isinstance(action, LaunchNode)]
+
+
+def a_cluster(*calls: LaunchNode) -> Cluster:
+    cluster = Cluster(lambda: None, lambda: NOW)
+    cluster.namespaces.on_upsert(("", "kube-system"), None, KUBE_SYSTEM)
+    for call in calls:
+        cluster.claims.on_upsert(("", call.claim.name), None, call.claim)
+    return cluster
+
+
+def started(cluster: Cluster, shelf: Shelf) -> ProviderCalls:
+    return ProviderCalls(shelf, cluster, lambda: None, lambda: NOW, call_seconds=0.3)
+
+
+async def idle(calls: ProviderCalls) -> None:
+    async with asyncio.timeout(5):
+        await asyncio.gather(*calls._running.values())
+
+
+async def test_provider_that_hangs_holds_up_nobody_else():
+    (slow,), (fast,) = launches("slow"), launches("fast")
+    slow = replace(slow, claim=replace(slow.claim, uid="claim-slow"))
+    cluster = a_cluster(fast)
+    calls = started(cluster, Shelf(slow=Answers("never"), fast=Answers()))
+
+    calls.start(slow)
+    calls.start(fast)
+    await asyncio.sleep(0.1)
+
+    assert isinstance(cluster.snapshot().answers[fast.claim.uid], Instance)
+    await idle(calls)
+    assert not calls.can_start(slow), "after its deadline it waits before it asks again"
+
+
+async def test_launch_under_way_is_not_started_again():
+    (launch,) = launches()
+    provider = Answers("never")
+    calls = started(a_cluster(launch), Shelf(cloud=provider))
+
+    calls.start(launch)
+    calls.start(launch)
+    await asyncio.sleep(0.05)
+
+    assert provider.asked == [launch.claim.uid]
+    await idle(calls)
+
+
+async def test_refusal_becomes_an_answer_and_silence_does_not():
+    refused, silent = launches(nodes=2)
+    cluster = a_cluster(refused, silent)
+    calls = started(cluster, Shelf(cloud=Answers(CapacityError("none left"), UnavailableError("reset"))))
+
+    calls.start(refused)
+    await idle(calls)
+    calls.start(silent)
+    await idle(calls)
+
+    answers = cluster.snapshot().answers
+    assert answers == {refused.claim.uid: Refusal(CapacityError.reason, "none left", NOW)}
+
+
+async def test_all_machines_of_a_claim_are_taken_away_the_unknown_ones_too():
+    (launch,) = launches()
+    provider, cluster = Answers(), a_cluster(launch)
+    calls = started(cluster, Shelf(cloud=provider))
+    calls.start(launch)
+    await idle(calls)
+
+    calls.start(TerminateNode(launch.claim, launch.pool))
+    await idle(calls)
+
+    uid = launch.claim.uid
+    assert provider.terminated == [f"m-{uid}-0", f"m-{uid}-1"]
+    assert cluster.snapshot().answers[uid] == Terminated(NOW)
