@@ -34,6 +34,7 @@ from stokehold.model.actions import (
     PlaceReplica,
     ReleasePod,
     StartWorkspace,
+    WriteDeployment,
     WriteStatus,
 )
 from stokehold.model.demand import demand_of
@@ -115,7 +116,7 @@ class World:
                     self._store(replace(action.job, proof=action.proof), action.status or {})
                 case ReleasePod() | DeletePod():
                     self._forget(action.pod)
-                case StartWorkspace() | PlaceReplica():
+                case StartWorkspace() | PlaceReplica() | WriteDeployment():
                     pass  # this world has jobs alone
         return admitted
 

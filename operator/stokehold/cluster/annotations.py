@@ -9,7 +9,11 @@ GANG = f"{KEY_PREFIX}gang"
 JOB_NAME = f"{KEY_PREFIX}job-name"
 """The job's whole name, where it is too long for the label."""
 TEMPLATE = f"{KEY_PREFIX}template"
-"""On a StatefulSet or Deployment: the digest of the pod template that we wrote, which tells ours from defaults."""
+"""On a StatefulSet or Deployment: the digest of what we wrote, which tells ours from defaults."""
+GPU_RESOURCE = f"{KEY_PREFIX}gpu-resource"
+"""On a Deployment: the name under which its pods ask for GPUs."""
+PLACED_AT = f"{KEY_PREFIX}placed-at"
+"""On the pod of a replica: when it got its node."""
 
 
 class Gang(msgspec.Struct, rename="camel", omit_defaults=True):

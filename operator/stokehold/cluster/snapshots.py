@@ -13,6 +13,7 @@ from stokehold.cluster.reading import Unreadable, settle
 from stokehold.cluster.store import Key
 from stokehold.model import names
 from stokehold.model.accounting import total
+from stokehold.model.load import PoolLoad
 from stokehold.model.snapshot import (
     Claim,
     Job,
@@ -230,6 +231,8 @@ class Cluster:
         self.serving_pools: Namespaced[ServingPool] = Namespaced(wake)
         self.stateful_sets = PodSets(wake)
         self.deployments = PodSets(wake)
+        self.loads: dict[Key, PoolLoad] = {}
+        """Of the serving pools, as the scraper has gathered them."""
         self._refusals: dict[str, tuple[str, datetime]] = {}
         self._clock = clock
 
@@ -244,7 +247,7 @@ class Cluster:
         """The cluster now."""
         jobs = {key: self._complete(job, self.pods.by_owner.get(job.uid)) for key, job in self.jobs.values.items()}
         workspaces = {key: self._with_pod_set(w, self.stateful_sets) for key, w in self.workspaces.values.items()}
-        serving = {key: self._with_pod_set(p, self.deployments) for key, p in self.serving_pools.values.items()}
+        serving = {pool.key: pool for pool in self.pools_with_pods()}
         self._forget_refusals([*jobs.values(), *workspaces.values(), *serving.values()])
         return Snapshot(
             taken_at=self._clock(),
@@ -258,9 +261,14 @@ class Cluster:
             namespaces=dict(self.namespaces.values),
             workspaces=workspaces,
             serving_pools=serving,
+            loads=dict(self.loads),
             claims=dict(self.claims.values),
             sightings=dict(self.sightings.values),
         )
+
+    def pools_with_pods(self) -> list[ServingPool]:
+        """The serving pools as a snapshot has them."""
+        return [self._with_pod_set(pool, self.deployments) for pool in self.serving_pools.values.values()]
 
     def _complete(self, owner: W, pods: dict[Key, Pod] | None) -> W:
         refusal = self._refusals.get(owner.uid) if self._refusals else None
@@ -273,7 +281,12 @@ class Cluster:
         member = Member(owner.KIND, names.label_value(owner.name))
         complete = self._complete(owner, self.pods.by_member.get((owner.namespace, member)))
         pod_set = pod_sets.by_owner.get(owner.uid)
-        return complete if pod_set is None else replace(complete, pod_set=pod_set)
+        if pod_set is None:
+            return complete
+        demand = complete.demand
+        if demand.gpu_resource != pod_set.gpu_resource:
+            demand = replace(demand, gpu_resource=pod_set.gpu_resource)  # its pods cannot ask by another name any more
+        return replace(complete, pod_set=pod_set, demand=demand)
 
     def _forget_refusals(self, owners: Iterable[OwnObject]) -> None:
         if self._refusals:

@@ -134,6 +134,7 @@ class PodStatus(msgspec.Struct, rename="camel"):
     phase: str = "Pending"
     reason: str = ""
     message: str = ""
+    pod_ip: str = msgspec.field(name="podIP", default="")
     start_time: datetime | None = None
     conditions: list[Condition] = []
     container_statuses: list[ContainerStatus] = []
@@ -222,9 +223,12 @@ class PodSetSpec(msgspec.Struct):
 
 
 class PodSetStatus(msgspec.Struct, rename="camel"):
-    """How many of them are ready."""
+    """How many there are, are up to date, and are ready."""
 
+    replicas: int = 0
+    updated_replicas: int = 0
     ready_replicas: int = 0
+    conditions: list[Condition] = []
 
 
 class PodSet(msgspec.Struct):

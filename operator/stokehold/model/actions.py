@@ -78,7 +78,7 @@ class ReleasePod:
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """Delete a pod of an attempt that is over; its own grace period applies."""
+    """Delete a pod that is of no use any more; its own grace period applies."""
 
     pod: Pod
     why: str
@@ -102,4 +102,28 @@ class PlaceReplica:
     placement: Placement
 
 
-Action = AdmitJob | WriteStatus | FinishJob | ReleasePod | DeletePod | StartWorkspace | PlaceReplica
+@dataclass(frozen=True, slots=True)
+class ServingShape:
+    """What shapes the replicas of a pool besides its spec, and the digest of both."""
+
+    gpu_resource: str
+    pod_priority_class: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDeployment:
+    """Give a serving pool its Deployment with so many replicas; the only writer of that number.
+
+    A new shape also brings its template, its Service and its PodDisruptionBudget up to date.
+    """
+
+    pool: ServingPool
+    replicas: int
+    shape: ServingShape
+    reshapes: bool
+    victims: tuple[Pod, ...] = ()
+    """On the way down: the replicas that should go first."""
+
+
+Action = AdmitJob | WriteStatus | FinishJob | ReleasePod | DeletePod | StartWorkspace | PlaceReplica | WriteDeployment

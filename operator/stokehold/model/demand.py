@@ -64,6 +64,8 @@ class Demand:
     gpu_types: tuple[str, ...] = ()
     capacity_classes: tuple[str, ...] = ()
     data_class: str = ""
+    gpu_resource: str = ""
+    """The one name under which the GPUs are asked for already; empty: the pool's."""
     required_topology: str = ""
     preferred_topology: str = ""
     tolerations: tuple[Toleration, ...] = ()

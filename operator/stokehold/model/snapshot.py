@@ -18,6 +18,7 @@ from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec
 from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec, InferencePoolStatus
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
 from stokehold.model.demand import Demand
+from stokehold.model.load import PoolLoad
 from stokehold.model.taints import Taint
 
 Resources = Mapping[str, int]
@@ -81,6 +82,10 @@ class Pod:
     member: Member | None = None
     gated: bool = False
     """Waits behind our scheduling gate until the ledger has chosen a node."""
+    placed_at: datetime | None = None
+    """When the gate was lifted."""
+    address: str = ""
+    """Its IP, as its kubelet says."""
     tracked: bool = False
     """Carries our finalizer: its outcome has not been recorded yet."""
     terminating_since: datetime | None = None
@@ -166,9 +171,17 @@ class PodSet:
     owner_uid: str
     replicas: int
     ready_replicas: int = 0
+    current_replicas: int = 0
+    """How many pods exist."""
+    updated_replicas: int = 0
+    """How many of them have the newest template."""
+    problem: str = ""
+    """Why its controller cannot create pods, in its words."""
     node: str = ""
     template: str = ""
-    """The digest of the pod template that we last wrote, from an annotation."""
+    """The digest of what we last wrote, from an annotation."""
+    gpu_resource: str = ""
+    """The name under which its pods ask for GPUs, from an annotation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,5 +292,7 @@ class Snapshot:
     workspaces: Mapping[tuple[str, str], Workspace] = field(default_factory=dict)
     serving_pools: Mapping[tuple[str, str], ServingPool] = field(default_factory=dict)
     claims: Mapping[str, Claim] = field(default_factory=dict)
+    loads: Mapping[tuple[str, str], PoolLoad] = field(default_factory=dict)
+    """By serving pool; one that nobody has asked yet has none."""
     sightings: Mapping[str, Sighting] = field(default_factory=dict)
     """By node; a node without an agent has none."""

@@ -30,6 +30,7 @@ from stokehold.model.actions import (
     PlaceReplica,
     ReleasePod,
     StartWorkspace,
+    WriteDeployment,
     WriteStatus,
 )
 from stokehold.model.snapshot import Job, ServingPool, Workspace
@@ -93,6 +94,8 @@ class Applier:
                 await self._create_for(action.workspace, workspaces.start(writes, action))
             case PlaceReplica():
                 await serving.place(writes, action)
+            case WriteDeployment():
+                await self._create_for(action.pool, serving.write_deployment(writes, action))
             case _:
                 assert_never(action)
 
@@ -113,6 +116,8 @@ def _target(action: Action) -> str:
             namespace, name = action.pod.key
         case StartWorkspace():
             namespace, name = action.workspace.key
+        case WriteDeployment():
+            namespace, name = action.pool.key
         case WriteStatus():
             namespace, name = action.subject.key
         case _:

@@ -71,7 +71,7 @@ class Ledger:
 
     def pools_for(self, demand: Demand) -> list[Pool]:
         """The pools that may host this gang, best first."""
-        key = (demand.gpus > 0, demand.gpu_types, demand.capacity_classes, demand.data_class)
+        key = (demand.gpus > 0, demand.gpu_types, demand.capacity_classes, demand.data_class, demand.gpu_resource)
         pools = self._pools_for.get(key)
         if pools is None:
             pools = self._pools_for[key] = pools_for(demand, self.pools.values())

@@ -1,6 +1,6 @@
 """What to do about work that wants GPUs now.
 
-    release   pods whose job is gone, or that ended with an attempt that has been recorded
+    release   pods whose job is gone, that ended with an attempt that has been recorded, or that nobody could bind
     close     attempts that are over: finished, failed, lost, suspended, too long
     complete  gangs of which only a part was created before somebody died
     admit     waiting gangs, workspaces and replicas, by priority and age, whole or not at all
@@ -51,8 +51,10 @@ from stokehold.planning.scheduling.queueing import (
 from stokehold.planning.scheduling.settings import SchedulingSettings
 from stokehold.planning.scheduling.single_pods import (
     reserve_started,
+    unbound_replicas,
     waiting_replicas,
     waiting_workspaces,
+    why_replica_waits,
     why_workspace_waits,
 )
 from stokehold.planning.scheduling.telling import Held, Teller, owner_of
@@ -70,6 +72,8 @@ class Standing:
 def plan_scheduling(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
     """Everything that can be done now, in the order in which it may be done."""
     yield from _release_orphans(snapshot)
+    for pod in unbound_replicas(snapshot, settings):
+        yield DeletePod(pod, "kube-scheduler could not bind it to its node")
     yield from _tidy_finished(snapshot)
     queues = Queues(snapshot)
     standings = list(_standings(queues, settings))
@@ -201,7 +205,12 @@ def _queue_up(waiting: list[Standing], queues: Queues, teller: Teller) -> Genera
             yield from teller.tell(Held(workspace, why))
         else:
             entries.append(_entry(workspace, workspace.created_at, queues))
-    entries += (_entry(r, r.pod.created_at or r.pool.created_at, queues) for r in waiting_replicas(snapshot))
+    for replica in waiting_replicas(snapshot):
+        why = why_replica_waits(replica, queues)
+        if why is not None:
+            yield from teller.tell(Held(replica, why))
+        else:
+            entries.append(_entry(replica, replica.pod.created_at or replica.pool.created_at, queues))
     return sorted(entries, key=order)
 
 

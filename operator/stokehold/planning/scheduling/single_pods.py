@@ -6,12 +6,13 @@ from typing import Any
 
 from stokehold.api import conditions
 from stokehold.model.reasons import Waiting
-from stokehold.model.snapshot import ServingPool, Snapshot, Workspace
+from stokehold.model.snapshot import Pod, ServingPool, Snapshot, Workspace
+from stokehold.model.statuses import render, told_conditions
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.pools import Pool
 from stokehold.planning.scheduling.queueing import Queues, Replica, creation_refused, unserved
-from stokehold.planning.scheduling.reporting import queue_status, render, told_conditions
+from stokehold.planning.scheduling.reporting import queue_status
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 PENDING = "Pending"
@@ -30,6 +31,24 @@ def waiting_replicas(snapshot: Snapshot) -> Iterator[Replica]:
         for pod in pool.pods:
             if pod.gated and not pod.node and not pod.is_over and pod.terminating_since is None:
                 yield Replica(pool, pod)
+
+
+def unbound_replicas(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Pod]:
+    """Replicas that kube-scheduler could not bind to the node we chose: somebody else was there first, or it is gone.
+
+    A pin cannot be changed, so the pod must go; its Deployment makes another, which waits for its node again.
+    """
+    for pool in snapshot.serving_pools.values():
+        for pod in pool.pods:
+            if pod.placed_at is None or pod.bound or pod.is_over or pod.terminating_since is not None:
+                continue
+            if snapshot.taken_at - pod.placed_at >= settings.bind_timeout:
+                yield pod
+
+
+def why_replica_waits(replica: Replica, queues: Queues) -> Explanation | None:
+    """What keeps a replica out of the queue; None when it may be placed."""
+    return unserved(replica.pool, queues)
 
 
 def why_workspace_waits(workspace: Workspace, queues: Queues, settings: SchedulingSettings) -> Explanation | None:
