@@ -168,6 +168,7 @@ def test_less_load_first_starts_the_delay_and_then_gives_back_to_the_most_that_w
 
     assert third.status.desired_replicas == 3
     assert third.status.decisions[-1].reason == "LoadFell"
+    assert (third.status.scale_down.since, third.status.scale_down.replicas) == (later, 1)
     assert [action.replicas for action in actions if isinstance(action, WriteDeployment)] == [3]
 
 

@@ -49,6 +49,11 @@ def main() -> None:
 @click.option("--kube-api-qps", "api_qps", default=200.0, show_default=True, help="Requests a second, at most.")
 @click.option("--kube-api-burst", "api_burst", default=400, show_default=True, help="Requests that may go at once.")
 @click.option("--bind-timeout", default="60s", show_default=True, help="Then a gang that is not bound is taken back.")
+@click.option(
+    "--scrape-interval", default="15s", show_default=True, help="How often replicas are asked how busy they are."
+)
+@click.option("--prometheus-url", default="", help="Where queries of InferencePools go, for example http://prometheus.")
+@click.option("--scrape-via", default="", hidden=True, help="For clusters without a pod network: {namespace}, {pod}.")
 @click.option("--metrics-address", default="127.0.0.1", show_default=True, help="Where /metrics and probes listen.")
 @click.option("--metrics-port", default=8080, show_default=True, help="0 lets the system choose.")
 @click.option("--port-file", type=click.Path(), help="Write the port of /metrics here once it listens.")
@@ -58,10 +63,12 @@ def main() -> None:
 @click.option("--webhook-key", type=click.Path(), help="The certificate's key (PEM).")
 @click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
 @click.option("--log-level", default="INFO", show_default=True)
-def run(log_format: str, log_level: str, bind_timeout: str, **options: Any) -> None:
+def run(log_format: str, log_level: str, bind_timeout: str, scrape_interval: str, **options: Any) -> None:
     """Run the operator. Several may run; one acts, the others stand by."""
+    from stokehold.cluster.scraping.scraper import ScrapeSettings  # noqa: PLC0415 - as below
     from stokehold.controllers.run import run_operator  # noqa: PLC0415 - 60 MiB that other commands do without
     from stokehold.controllers.settings import Settings, Webhook  # noqa: PLC0415 - as above
+    from stokehold.planning.autoscaling.settings import AutoscalingSettings  # noqa: PLC0415 - as above
     from stokehold.planning.scheduling.settings import SchedulingSettings  # noqa: PLC0415 - as above
 
     logs.configure(level=log_level, as_json=log_format == "json")
@@ -69,8 +76,18 @@ def run(log_format: str, log_level: str, bind_timeout: str, **options: Any) -> N
     if port is not None and not (certificate and key):
         raise click.UsageError("--webhook-port needs --webhook-cert and --webhook-key")
     scheduling = SchedulingSettings(bind_timeout=_duration("--bind-timeout", bind_timeout))
+    interval = _duration("--scrape-interval", scrape_interval)
+    if interval < timedelta(seconds=1):
+        raise click.UsageError("--scrape-interval must be at least 1s")
+    scraping = ScrapeSettings(
+        interval_seconds=interval.total_seconds(),
+        prometheus_url=options.pop("prometheus_url"),
+        scrape_via=options.pop("scrape_via"),
+    )
+    autoscaling = AutoscalingSettings(fresh_for=3 * interval)
     webhook = None if port is None else Webhook(port, certificate, key, address)
-    sys.exit(asyncio.run(run_operator(Settings(webhook=webhook, scheduling=scheduling, **options))))
+    settings = Settings(webhook=webhook, scheduling=scheduling, autoscaling=autoscaling, scraping=scraping, **options)
+    sys.exit(asyncio.run(run_operator(settings)))
 
 
 @main.command("why")

@@ -12,8 +12,9 @@ from stokehold.cluster.apply import Applier, Writer, Writes
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.connection import blocking_http
 from stokehold.cluster.leases import LeaseElector
+from stokehold.cluster.scraping.scraper import Scraper
 from stokehold.cluster.snapshots import Cluster
-from stokehold.controllers import admission, clock, memory, scheduling
+from stokehold.controllers import admission, autoscaling, clock, memory, scheduling
 from stokehold.controllers.cycle import Cycle, Pace
 from stokehold.controllers.settings import Settings
 from stokehold.controllers.watches import Watches
@@ -21,6 +22,7 @@ from stokehold.model.actions import Action
 from stokehold.model.snapshot import Snapshot
 from stokehold.observability import logs, metrics
 from stokehold.observability.health import HealthServer
+from stokehold.planning.autoscaling.plan import plan_autoscaling
 from stokehold.planning.scheduling.plan import plan_scheduling
 
 log = logs.get("run")
@@ -41,7 +43,11 @@ class Operator:
         writer = Writer(settings.identity, self._elector.check)
         writes = Writes(api, self._watches, writer, clock.now)
         self._applier = Applier(writes, self._cluster, _count_action)
-        self._cycles = (self._cycle("scheduling", self._plan_scheduling),)
+        self._autoscaling = self._cycle("autoscaling", self._plan_autoscaling)
+        self._cycles = (self._cycle("scheduling", self._plan_scheduling), self._autoscaling)
+        self._scraper = Scraper(
+            self._cluster, settings.scraping, clock.now, self._autoscaling.wake, autoscaling.count_scrape
+        )
         self._health = HealthServer(metrics.REGISTRY, alive=list, ready=self._problems, refresh=self._refresh_metrics)
 
     async def run(self) -> int:
@@ -81,6 +87,7 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             for cycle in self._cycles:
                 group.create_task(cycle.run(), name=cycle.name)
+            group.create_task(self._scraper.run(), name="scraper")
 
     async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """The end of any part is the end of the process; a new one starts from what the API server holds."""
@@ -131,6 +138,11 @@ class Operator:
         scheduling.count_actions(actions, snapshot)
         return actions
 
+    def _plan_autoscaling(self, snapshot: Snapshot) -> Iterable[Action]:
+        actions = list(plan_autoscaling(snapshot, self._settings.autoscaling))
+        autoscaling.count_actions(actions)
+        return actions
+
     def _problems(self) -> list[str]:
         return self._watches.problems(self._settings.stale_watch_seconds)
 
@@ -138,7 +150,9 @@ class Operator:
         self._problems()
         metrics.LEASE_TRANSITIONS.set(self._elector.transitions)
         metrics.UNREADABLE.labels("TrainingJob").set(len(self._cluster.jobs.unreadable))
-        scheduling.count_state(self._cluster.snapshot())
+        snapshot = self._cluster.snapshot()
+        scheduling.count_state(snapshot)
+        autoscaling.count_state(snapshot)
 
 
 def _count_action(action: str, outcome: str) -> None:

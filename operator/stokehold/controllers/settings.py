@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from stokehold.cluster.scraping.scraper import ScrapeSettings
+from stokehold.planning.autoscaling.settings import AutoscalingSettings
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 
@@ -31,6 +33,8 @@ class Settings:
     webhook: Webhook | None = None
     lease_name: str = "stokehold"
     scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)
+    autoscaling: AutoscalingSettings = field(default_factory=AutoscalingSettings)
+    scraping: ScrapeSettings = field(default_factory=ScrapeSettings)
     debounce_seconds: float = 0.05
     """After a wake-up: changes come in swarms, and one plan answers them all."""
     resync_seconds: float = 3.0

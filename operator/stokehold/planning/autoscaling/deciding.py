@@ -99,7 +99,7 @@ def _bounds(pool: ServingPool, scaling: Scaling, now: datetime) -> _Bounds:
 def _wanted(pool: ServingPool, measured: Measured, bounds: _Bounds) -> int:
     """What the load asks for, within bounds; zero only where something can wake the pool again."""
     need = measured.need.replicas if measured.need is not None else 1
-    least = 0 if measured.certain and wakes_by_itself(pool.spec) else 1
+    least = 0 if wakes_by_itself(pool.spec) else 1
     return bounds.clamp(max(least, need))
 
 
