@@ -136,6 +136,8 @@ def a_serving_pool(
         status=InferencePoolStatus.model_validate(status or {}),
         demand=replica_demand(parsed),
         pod_set=pod_set,
+        has_service=pod_set is not None,
+        has_budget=pod_set is not None,
         pods=tuple(pods),
     )
 

@@ -68,6 +68,8 @@ def carried_out(snapshot: Snapshot, actions: list[Action]) -> Snapshot:
                     had, replicas=action.replicas, template=digest, gpu_resource=action.shape.gpu_resource
                 )
                 pool = replace(pool, pod_set=written)
+                if action.reshapes:
+                    pool = replace(pool, has_service=True, has_budget=True)
     return replace(snapshot, serving_pools={pool.key: pool})
 
 
@@ -361,6 +363,12 @@ def test_change_of_the_spec_reaches_the_template_and_a_change_of_bounds_does_not
     assert not [action for action in plan(world(wider)) if isinstance(action, WriteDeployment)]
     (write,) = [action for action in plan(world(newer)) if isinstance(action, WriteDeployment)]
     assert (write.replicas, write.reshapes) == (2, True)
+
+
+def test_service_or_budget_that_somebody_deleted_comes_back():
+    for lost in ({"has_service": False}, {"has_budget": False}):
+        (write, *_) = plan(world(replace(running(2, scaling=BY_ENGINE), **lost)))
+        assert write.reshapes
 
 
 def test_canary_is_told_to_be_missing_and_rolls_nothing_out():

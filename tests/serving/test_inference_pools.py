@@ -105,6 +105,9 @@ def test_children_belong_to_the_pool_and_follow_its_spec(team: ServingTeam):
     assert container["readinessProbe"]["tcpSocket"]["port"] == 9000
     assert "httpGet" not in container["readinessProbe"]
 
+    team.kubectl("delete", "service,pdb", "chat")
+    wait_until(lambda: team.kubectl("get", "service,pdb", "-o", "name").count("/chat") == 2, 20)
+
     team.kubectl("delete", "gpool", "chat")
     wait_until(lambda: not team.kubectl("get", "deployments,services,pdb,pods", "-o", "name"), 40)
 

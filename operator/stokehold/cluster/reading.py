@@ -244,6 +244,14 @@ def read_pod_set(raw: wire.PodSet) -> PodSet:
     )
 
 
+def read_serving_owner(raw: wire.Child) -> str | None:
+    """The uid of the serving pool that a child belongs to; None for what is on its way out or no pool's."""
+    meta = raw.metadata
+    if meta.deletion_timestamp is not None or SERVING_LABEL not in meta.labels:
+        return None
+    return next((ref.uid for ref in meta.owner_references if ref.controller), None)
+
+
 def _identity(meta: wire.Metadata) -> dict[str, Any]:
     return {
         "namespace": meta.namespace,

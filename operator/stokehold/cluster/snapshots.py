@@ -97,6 +97,29 @@ class PodSets:
         self._wake()
 
 
+class Owners:
+    """Of the children of one kind the uids of those that have one."""
+
+    def __init__(self, wake: Wake) -> None:
+        self._by_key: dict[Key, str] = {}
+        self._wake = wake
+
+    def on_upsert(self, key: Key, old: str | None, new: str) -> None:
+        """Keep the new value."""
+        self._by_key[key] = new
+        if old != new:
+            self._wake()
+
+    def on_delete(self, key: Key, old: str) -> None:
+        """Forget it."""
+        self._by_key.pop(key, None)
+        self._wake()
+
+    def uids(self) -> frozenset[str]:
+        """All of them."""
+        return frozenset(self._by_key.values())
+
+
 class Nodes:
     """Nodes by name; remembers which device plugins came back only just now."""
 
@@ -231,6 +254,8 @@ class Cluster:
         self.serving_pools: Namespaced[ServingPool] = Namespaced(wake)
         self.stateful_sets = PodSets(wake)
         self.deployments = PodSets(wake)
+        self.serving_services = Owners(wake)
+        self.disruption_budgets = Owners(wake)
         self.loads: dict[Key, PoolLoad] = {}
         """Of the serving pools, as the scraper has gathered them."""
         self._refusals: dict[str, tuple[str, datetime]] = {}
@@ -268,7 +293,9 @@ class Cluster:
 
     def pools_with_pods(self) -> list[ServingPool]:
         """The serving pools as a snapshot has them."""
-        return [self._with_pod_set(pool, self.deployments) for pool in self.serving_pools.values.values()]
+        reached, guarded = self.serving_services.uids(), self.disruption_budgets.uids()
+        pools = [self._with_pod_set(pool, self.deployments) for pool in self.serving_pools.values.values()]
+        return [replace(p, has_service=p.uid in reached, has_budget=p.uid in guarded) for p in pools]
 
     def _complete(self, owner: W, pods: dict[Key, Pod] | None) -> W:
         refusal = self._refusals.get(owner.uid) if self._refusals else None

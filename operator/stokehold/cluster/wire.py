@@ -209,6 +209,12 @@ class OwnKind(msgspec.Struct):
     status: dict[str, Any] = {}
 
 
+class Child(msgspec.Struct):
+    """An object of ours of which only the existence matters."""
+
+    metadata: Metadata
+
+
 class PodTemplate(msgspec.Struct):
     """The template of a PodSet, its node affinity alone."""
 

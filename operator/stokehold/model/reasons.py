@@ -106,6 +106,8 @@ class Serving(StrEnum):
     """No replica is wanted."""
     PLACED = "Placed"
     """Each replica has its node."""
+    UNSCHEDULABLE = "Unschedulable"
+    """kube-scheduler finds no node for a replica without GPUs."""
     SUPPORTED = "Supported"
     """All that the spec asks for is built."""
     NOT_SUPPORTED = "NotSupportedYet"

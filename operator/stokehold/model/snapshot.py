@@ -212,6 +212,9 @@ class ServingPool(OwnObject):
     status: InferencePoolStatus
     demand: Demand
     pod_set: PodSet | None = None
+    has_service: bool = False
+    has_budget: bool = False
+    """Whether it has its PodDisruptionBudget."""
     pods: tuple[Pod, ...] = ()
     create_error: str = ""
     """Why the API server refused its Deployment or Service the last time, in its words."""

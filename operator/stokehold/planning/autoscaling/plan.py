@@ -51,7 +51,8 @@ def _write(
         if not obstacle:
             yield WriteDeployment(pool, verdict.replicas, shape, reshapes=True)
         return
-    reshapes = not obstacle and known.template != shape.digest
+    whole = pool.has_service and pool.has_budget
+    reshapes = not obstacle and (known.template != shape.digest or not whole)
     if reshapes or known.replicas != verdict.replicas:
         victims: tuple[Pod, ...] = ()
         if verdict.replicas < known.replicas:

@@ -41,7 +41,7 @@ def status_of(pool: ServingPool, verdict: Verdict, obstacle: str, now: datetime)
         update["decisions"] = (*had.decisions, decision)[-REMEMBERED_DECISIONS:]
     if not any(pod.gated for pod in pool.pods):
         update["queue"] = None
-        news.append((conditions.CAPACITY_AVAILABLE, True, reasons.Serving.PLACED, "each replica has its node"))
+        news.append(_placed(pool))
     update["conditions"] = told_conditions(pool, now, *news)
     return had.model_copy(update=update)
 
@@ -69,6 +69,14 @@ def _valid(pool: ServingPool) -> News:
     if missing:
         return (conditions.VALID, False, reasons.Serving.NOT_SUPPORTED, "; ".join(missing))
     return (conditions.VALID, True, reasons.Serving.SUPPORTED, "all that the spec asks for is built")
+
+
+def _placed(pool: ServingPool) -> News:
+    """Replicas without GPUs have no gate: what they wait for kube-scheduler says."""
+    homeless = sorted(pod.unschedulable for pod in pool.pods if not pod.bound and not pod.placed_at)
+    if any(homeless) and not pool.spec.gpus_per_replica:
+        return (conditions.CAPACITY_AVAILABLE, False, reasons.Serving.UNSCHEDULABLE, homeless[-1])
+    return (conditions.CAPACITY_AVAILABLE, True, reasons.Serving.PLACED, "each replica has its node")
 
 
 def _phase(pool: ServingPool, verdict: Verdict) -> str:
