@@ -25,7 +25,7 @@ class Engines:
         self.separator = ":"
         """What stands in the names: a colon, or an underscore as newer clients write it."""
         self._asked: dict[str, float] = {}
-        self._finished: dict[str, float] = {}
+        self._counters: dict[str, tuple[float, float, float]] = {}
         self._lock = threading.Lock()
         engines = self
 
@@ -45,11 +45,15 @@ class Engines:
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
         self.address = f"http://127.0.0.1:{self._server.server_port}/{{namespace}}/{{pod}}/metrics"
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    @classmethod
+    def start(cls, places: int = 8) -> Self:
+        """Engines that listen; `stop` them."""
+        engines = cls(places)
+        engines._thread.start()
+        return engines
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Nobody listens any more."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
@@ -68,15 +72,18 @@ class Engines:
             self._asked = {p: at for p, at in self._asked.items() if now - at < FORGET_AFTER_SECONDS}
             share = self.clients / len(self._asked)
             running = min(float(self.places), share)
-            finished = self._finished[path] = self._finished.get(path, 0.0) + since * running / SERVICE_SECONDS
-        waits = share - running
-        queued = finished * (waits * SERVICE_SECONDS / running if running else 0.0)
+            waits = share - running
+            finished, worked, queued = self._counters.get(path, (0.0, 0.0, 0.0))
+            finished += since * running / SERVICE_SECONDS
+            worked += since * running
+            queued += since * waits
+            self._counters[path] = (finished, worked, queued)
         values = {
             "num_requests_running": running,
             "num_requests_waiting": waits,
             "kv_cache_usage_perc": running / self.places,
             "request_success_total": finished,
-            "e2e_request_latency_seconds_sum": finished * SERVICE_SECONDS + queued,
+            "e2e_request_latency_seconds_sum": worked + queued,
             "e2e_request_latency_seconds_count": finished,
             "request_queue_time_seconds_sum": queued,
         }

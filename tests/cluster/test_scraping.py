@@ -71,9 +71,18 @@ def test_arrivals_count_what_piles_up_behind_a_full_engine():
     first = {Raw.RUNNING: 8.0, Raw.WAITING: 0.0, Raw.FINISHED: 100.0}
     history.take(NOW, first)
 
-    reading = history.take(NOW + timedelta(seconds=10), {**first, Raw.WAITING: 20.0, Raw.FINISHED: 140.0})
+    reading = history.take(NOW + timedelta(seconds=30), {**first, Raw.WAITING: 60.0, Raw.FINISHED: 220.0})
 
     assert reading.values[Signal.ARRIVALS] == 6.0
+
+
+def test_a_few_seconds_make_no_rate():
+    history = History()
+    history.take(NOW, {Raw.RUNNING: 0.0, Raw.WAITING: 0.0, Raw.FINISHED: 0.0})
+
+    reading = history.take(NOW + timedelta(seconds=2), {Raw.RUNNING: 8.0, Raw.WAITING: 24.0, Raw.FINISHED: 0.0})
+
+    assert Signal.ARRIVALS not in reading.values
 
 
 def test_service_time_leaves_out_the_time_in_the_queue():
@@ -91,7 +100,7 @@ def test_counter_that_starts_again_gives_no_rate():
     history = History()
     history.take(NOW, {Raw.FINISHED: 100.0})
 
-    reading = history.take(NOW + timedelta(seconds=10), {Raw.FINISHED: 5.0})
+    reading = history.take(NOW + timedelta(seconds=30), {Raw.FINISHED: 5.0})
 
     assert Signal.ARRIVALS not in reading.values
 
@@ -247,11 +256,14 @@ async def test_query_is_asked_at_the_operators_own_address_alone(replicas: Repli
 
 
 async def test_engines_of_the_tests_speak_what_we_read():
-    with Engines(places=8) as engines:
+    engines = Engines.start(places=8)
+    try:
         engines.clients = 20
         load = await scraped(["chat-0"], ScrapeSettings(scrape_via=engines.address))
         engines.silent = True
         silent = await scraped(["chat-0"], ScrapeSettings(scrape_via=engines.address))
+    finally:
+        engines.stop()
 
     assert load.replicas["uid-chat-0"].reading.values[Signal.RUNNING] == 8
     assert load.replicas["uid-chat-0"].reading.values[Signal.WAITING] == 12

@@ -15,8 +15,9 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="package")
 def shared_engines() -> Iterator[Engines]:
-    with Engines() as engines:
-        yield engines
+    engines = Engines.start()
+    yield engines
+    engines.stop()
 
 
 @pytest.fixture

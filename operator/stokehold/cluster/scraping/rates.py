@@ -7,6 +7,8 @@ from stokehold.model.engines import Raw
 from stokehold.model.load import Reading, Signal
 
 WINDOW = timedelta(seconds=60)
+SHORTEST = timedelta(seconds=30)
+"""Of a shorter time no rate is given: a handful of requests at once would look like a flood that goes on."""
 MOST_KEPT = 120
 
 GAUGES = {Raw.WAITING: Signal.WAITING, Raw.RUNNING: Signal.RUNNING, Raw.KV_CACHE: Signal.KV_CACHE}
@@ -28,10 +30,9 @@ class History:
             self._kept.popleft()
         self._kept.append((at, values))
         began, first = self._kept[0]
-        seconds = (at - began).total_seconds()
         signals = {signal: values[raw] for raw, signal in GAUGES.items() if raw in values}
-        if seconds > 0:
-            signals |= _rates(first, values, seconds)
+        if at - began >= SHORTEST:
+            signals |= _rates(first, values, (at - began).total_seconds())
         return Reading(at, signals)
 
 
