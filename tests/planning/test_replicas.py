@@ -2,7 +2,19 @@
 
 from dataclasses import replace
 
-from builders import GPU, NOW, a_job, a_node, a_pool, a_queue, a_replica, a_serving_pool, a_snapshot, seconds_ago
+from builders import (
+    GPU,
+    NOW,
+    a_job,
+    a_node,
+    a_pod_set,
+    a_pool,
+    a_queue,
+    a_replica,
+    a_serving_pool,
+    a_snapshot,
+    seconds_ago,
+)
 from stokehold.model.actions import Action, AdmitJob, DeletePod, PlaceReplica, WriteStatus
 from stokehold.model.demand import replica_demand
 from stokehold.model.snapshot import Namespace, Pod, PriorityClass, ServingPool, Snapshot
@@ -89,3 +101,22 @@ def test_placed_replica_holds_its_room_until_it_is_bound():
     actions = plan(world(pool, used={"n1": {GPU: 2}}))
 
     assert not any(isinstance(action, PlaceReplica) for action in actions)
+
+
+def test_room_is_kept_for_a_replica_that_its_deployment_has_not_created_yet():
+    classes = [PriorityClass("serve", 10000, preempts=False), PriorityClass("train-normal", 1000, preempts=False)]
+    job = a_job(gpusPerNode=1, age=9000)
+
+    for fields, admitted in (({}, False), ({"problem": "exceeded quota"}, True)):
+        pool = a_serving_pool(pods=[a_replica(0)], pod_set=a_pod_set(2, **fields))
+        actions = plan(world(pool, jobs=[job], priority_classes=classes, used={"n1": {GPU: 1}}))
+        assert any(isinstance(action, AdmitJob) for action in actions) is admitted
+        assert not any(isinstance(action, PlaceReplica) for action in actions)
+
+
+def test_nothing_is_kept_for_a_pool_that_has_all_its_replicas():
+    pool = a_serving_pool(pods=[a_replica(0)], pod_set=a_pod_set(1))
+
+    actions = plan(world(pool, jobs=[a_job()], used={"n1": {GPU: 1}}))
+
+    assert any(isinstance(action, AdmitJob) for action in actions)

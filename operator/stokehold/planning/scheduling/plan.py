@@ -29,7 +29,7 @@ from stokehold.model.actions import (
 )
 from stokehold.model.demand import Demand
 from stokehold.model.reasons import Eviction
-from stokehold.model.snapshot import Job, Pod, Snapshot
+from stokehold.model.snapshot import Job, Pod, Snapshot, Workspace
 from stokehold.planning.placement.explain import Explanation, explain
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.place import Shortfall, place_gang
@@ -41,6 +41,7 @@ from stokehold.planning.scheduling.lifecycle import Case, End, end_of_attempt
 from stokehold.planning.scheduling.queueing import (
     Entry,
     Gang,
+    Promised,
     Queues,
     Replica,
     Work,
@@ -50,6 +51,7 @@ from stokehold.planning.scheduling.queueing import (
 )
 from stokehold.planning.scheduling.settings import SchedulingSettings
 from stokehold.planning.scheduling.single_pods import (
+    promised_replicas,
     reserve_started,
     unbound_replicas,
     waiting_replicas,
@@ -211,6 +213,7 @@ def _queue_up(waiting: list[Standing], queues: Queues, teller: Teller) -> Genera
             yield from teller.tell(Held(replica, why))
         else:
             entries.append(_entry(replica, replica.pod.created_at or replica.pool.created_at, queues))
+    entries += (_entry(promised, snapshot.taken_at, queues) for promised in promised_replicas(snapshot))
     return sorted(entries, key=order)
 
 
@@ -251,16 +254,19 @@ def _place(entries: list[Entry], ledger: Ledger, teller: Teller) -> Iterator[Act
                 return
             found = place_gang(ledger, demand)
             if not isinstance(found, Shortfall):
-                admitted += 1
-                yield _admission(entry.work, found, teller.snapshot)
+                if not isinstance(entry.work, Promised):
+                    admitted += 1
+                    yield _admission(entry.work, found, teller.snapshot)
                 continue
             # Nothing becomes free during a plan: what did not fit once will not fit later in it.
             hopeless[demand] = explain(found, pools)
+        if isinstance(entry.work, Promised):
+            continue  # its pod will tell
         position = waiting_in[entry.queue] = waiting_in.get(entry.queue, 0) + 1
         yield from teller.tell(Held(entry.work, hopeless[demand], position))
 
 
-def _admission(work: Work, placement: Placement, snapshot: Snapshot) -> Action:
+def _admission(work: Gang | Workspace | Replica, placement: Placement, snapshot: Snapshot) -> Action:
     match work:
         case Gang(job, attempt):
             missing = tuple(range(len(placement.nodes)))

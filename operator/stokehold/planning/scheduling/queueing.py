@@ -28,6 +28,16 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class Promised:
+    """A replica that its Deployment is about to create: in a rollout, or after a pod was lost.
+
+    Its room is kept, or work of lower priority would take the GPU in the moment between the old pod and the new.
+    """
+
+    pool: ServingPool
+
+
+@dataclass(frozen=True, slots=True)
 class Gang:
     """A TrainingJob that waits for its attempt to start."""
 
@@ -35,7 +45,7 @@ class Gang:
     attempt: Attempt
 
 
-Work = Gang | Workspace | Replica
+Work = Gang | Workspace | Replica | Promised
 """What may stand in the queue: all are placed by the same ledger."""
 
 

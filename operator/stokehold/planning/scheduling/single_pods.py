@@ -11,7 +11,7 @@ from stokehold.model.statuses import render, told_conditions
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.pools import Pool
-from stokehold.planning.scheduling.queueing import Queues, Replica, creation_refused, unserved
+from stokehold.planning.scheduling.queueing import Promised, Queues, Replica, creation_refused, unserved
 from stokehold.planning.scheduling.reporting import queue_status
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
@@ -31,6 +31,16 @@ def waiting_replicas(snapshot: Snapshot) -> Iterator[Replica]:
         for pod in pool.pods:
             if pod.gated and not pod.node and not pod.is_over and pod.terminating_since is None:
                 yield Replica(pool, pod)
+
+
+def promised_replicas(snapshot: Snapshot) -> Iterator[Promised]:
+    """Replicas that Deployments owe. Not those that the API server refuses: nobody knows when they will come."""
+    for pool in snapshot.serving_pools.values():
+        if pool.pod_set is None or pool.pod_set.problem or not pool.demand.gpus or is_going(pool, snapshot):
+            continue
+        live = sum(not pod.is_over and pod.terminating_since is None for pod in pool.pods)
+        for _ in range(pool.pod_set.replicas - live):
+            yield Promised(pool)
 
 
 def unbound_replicas(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Pod]:
