@@ -13,6 +13,7 @@ from stokehold.cluster.reading import Unreadable, settle
 from stokehold.cluster.store import Key
 from stokehold.model import names
 from stokehold.model.accounting import total
+from stokehold.model.demand import with_gpu_resource
 from stokehold.model.load import PoolLoad
 from stokehold.model.snapshot import (
     Claim,
@@ -310,10 +311,8 @@ class Cluster:
         pod_set = pod_sets.by_owner.get(owner.uid)
         if pod_set is None:
             return complete
-        demand = complete.demand
-        if demand.gpu_resource != pod_set.gpu_resource:
-            demand = replace(demand, gpu_resource=pod_set.gpu_resource)  # its pods cannot ask by another name any more
-        return replace(complete, pod_set=pod_set, demand=demand)
+        # Its pods cannot ask for their GPUs by another name any more.
+        return replace(complete, pod_set=pod_set, demand=with_gpu_resource(complete.demand, pod_set.gpu_resource))
 
     def _forget_refusals(self, owners: Iterable[OwnObject]) -> None:
         if self._refusals:

@@ -4,7 +4,7 @@ Also the pod that the demand is computed from, so that what is planned is what k
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -117,6 +117,11 @@ def replica_demand(spec: InferencePoolSpec) -> Demand:
     """The demand of one replica of an InferencePool."""
     pod = shaped_pod(spec, spec.gpus_per_replica, "Always")
     return _demand(pod, count=1, min_count=1, gpus=spec.gpus_per_replica, gpu_types=tuple(spec.gpu_types))
+
+
+def with_gpu_resource(demand: Demand, name: str) -> Demand:
+    """The same demand for GPUs of this name alone; empty: of any."""
+    return demand if demand.gpu_resource == name else _shared(replace(demand, gpu_resource=name))
 
 
 def shaped_pod(

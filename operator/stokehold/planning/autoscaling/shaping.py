@@ -6,11 +6,11 @@ little differently replaces no replica by itself.
 
 import json
 from collections.abc import Collection
-from dataclasses import replace
 from hashlib import sha256
 
 from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec, Scaling
 from stokehold.model.actions import ServingShape
+from stokehold.model.demand import with_gpu_resource
 from stokehold.model.snapshot import ServingPool, Snapshot
 from stokehold.planning.autoscaling.measuring import metrics_of
 from stokehold.planning.autoscaling.schedule import faults
@@ -72,8 +72,7 @@ def _gpu_resource(pool: ServingPool, pools: Collection[Pool]) -> str:
     """
     if not pool.spec.gpus_per_replica:
         return ""
-    demand = replace(pool.demand, gpu_resource="")
-    names = [found.gpu_resource for found in pools_for(demand, pools)]
+    names = [found.gpu_resource for found in pools_for(with_gpu_resource(pool.demand, ""), pools)]
     known = pool.pod_set.gpu_resource if pool.pod_set is not None else ""
     if known and (known in names or not names):
         return known
