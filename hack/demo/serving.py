@@ -12,7 +12,7 @@ def pool_of_one_replica_serves(stage: Stage) -> str:
     stage.open_namespace()
     stage.apply("chat.yaml")
     _wait_replicas(stage, 1)
-    children = stage.names("deployments,services,poddisruptionbudgets")
+    children = [name for name in stage.names("deployments,services,poddisruptionbudgets") if name.endswith(f"/{POOL}")]
     expect(len(children) == 3, f"its children are {children}")
     return ", ".join(children)
 

@@ -65,7 +65,14 @@ def carried_out(snapshot: Snapshot, actions: list[Action]) -> Snapshot:
                 had = pool.pod_set or a_pod_set(0)
                 digest = action.shape.digest if action.reshapes else had.template
                 written = replace(
-                    had, replicas=action.replicas, template=digest, gpu_resource=action.shape.gpu_resource
+                    had,
+                    replicas=action.replicas,
+                    written_replicas=action.replicas,
+                    undone_at=action.undone_at,
+                    template=digest,
+                    template_writer="" if action.reshapes else had.template_writer,
+                    replicas_writer="",
+                    gpu_resource=action.shape.gpu_resource,
                 )
                 pool = replace(pool, pod_set=written)
                 if action.reshapes:
@@ -347,6 +354,49 @@ def test_replicas_that_somebody_else_wrote_are_written_back():
     assert (write.replicas, write.reshapes) == (3, False)
 
 
+def test_others_are_undone_three_times_in_a_minute_and_then_left_alone_and_named():
+    pool = running(3, scaling=BY_ENGINE)
+    load = a_load([a_source(running=8, waiting=0)] * 3)
+    theirs = {"replicas": 5, "written_replicas": 3, "replicas_writer": "gitops"}
+    undone: list[int] = []
+    for second in range(0, 12, 3):
+        at = NOW + timedelta(seconds=second)
+        fought = replace(pool, pod_set=replace(pool.pod_set, **theirs))
+        snapshot = world(fought, _shifted(load, at), at)
+        actions = plan(snapshot)
+        undone.append(sum(isinstance(action, WriteDeployment) for action in actions))
+        (pool,) = carried_out(snapshot, actions).serving_pools.values()
+
+    status, reason, message = condition(pool, "ScalingActive")
+    assert undone == [1, 1, 1, 0]
+    assert (status, reason) == ("False", "OtherWriter")
+    assert "gitops keeps writing spec.replicas to 5" in message
+    (note,) = [note for action in actions for note in action.notes]
+    assert (note.reason, note.warning) == ("OtherWriter", True)
+    assert pool.status.desired_replicas == 3
+
+    later = NOW + timedelta(minutes=31)
+    tried_again = plan(world(pool, _shifted(load, later), later))
+    assert sum(isinstance(action, WriteDeployment) for action in tried_again) == 1
+
+
+def test_pod_spec_that_somebody_else_changed_is_restored_and_the_reversal_remembered():
+    pool = running(2, scaling=BY_ENGINE)
+    changed = replace(pool, pod_set=replace(pool.pod_set, written_replicas=2, template_writer="kubectl-set"))
+
+    (write, *_) = plan(world(changed))
+
+    assert (write.reshapes, write.undone_at) == (True, (NOW,))
+
+
+def test_reversals_of_long_ago_are_no_fight():
+    undone = (seconds_ago(9000), seconds_ago(4000), seconds_ago(3))
+    pool = running(2, scaling=BY_ENGINE)
+    scaled = replace(pool, pod_set=replace(pool.pod_set, replicas=1, written_replicas=2, undone_at=undone))
+
+    assert any(isinstance(action, WriteDeployment) for action in plan(world(scaled)))
+
+
 def test_lost_status_keeps_what_runs():
     pool = running(3, scaling=BY_ENGINE)
 
@@ -468,8 +518,16 @@ def worlds(draw: st.DrawFn, load: st.SearchStrategy[list[Source]] | None = None)
     }
     replicas = {"min": low, "max": draw(st.integers(max(3, low), 10)), "desired": draw(st.integers(0, 12))}
     pool = running(has, status=draw(statuses), ready=draw(st.integers(0, has)), scaling=scaling, replicas=replicas)
-    if draw(st.booleans()):
-        pool = replace(pool, pod_set=None)
+    match draw(st.sampled_from(["own", "none", "others"])):
+        case "none":
+            pool = replace(pool, pod_set=None)
+        case "others":
+            fields = {
+                "written_replicas": draw(st.integers(0, 8)),
+                "template_writer": draw(st.sampled_from(["", "kubectl-set"])),
+                "undone_at": tuple(sorted(draw(st.lists(moments, max_size=3)))),
+            }
+            pool = replace(pool, pod_set=replace(pool.pod_set, **fields))
     answers = draw(load if load is not None else st.lists(sources, max_size=has))
     query = draw(st.sampled_from([{}, {QUERY: a_source(total=draw(amounts))}, {QUERY: a_source(problem="503")}]))
     return world(pool, a_load(answers, query, since=draw(st.integers(0, 4000))))

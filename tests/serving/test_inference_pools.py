@@ -9,7 +9,7 @@ from hack.engines import Engines
 from hack.installation import OperatorProcess
 
 from kit.jobs import wait_until
-from kit.serving import ServingTeam
+from kit.serving import ServingTeam, inference_pool
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
 
@@ -252,3 +252,64 @@ def test_metrics_of_the_operator_tell_of_the_pool(team: ServingTeam, operator: O
     assert operator.metric("stokehold_scrapes_total", source="pod", result="ok") > 0
     assert operator.metric("stokehold_inference_pool_decisions_total", reason="Created") > 0
     assert operator.metric("stokehold_inference_pool_load_age_seconds", **labels) < 10
+
+
+def test_two_hands_on_replicas_end_in_peace_and_name_the_other(team: ServingTeam):
+    team.serve("chat", replicas={"min": 3, "max": 3})
+    team.wait_replicas("chat", 3)
+
+    def fight() -> bool:
+        team.kubectl("patch", "deployment", "chat", "--field-manager=gitops", "-p", '{"spec":{"replicas":2}}')
+        return team.condition("chat", "ScalingActive").get("status") == "False"
+
+    wait_until(fight, 40, lambda: team.pool_status("chat"))
+
+    condition = team.condition("chat", "ScalingActive")
+    assert condition["reason"] == "OtherWriter"
+    assert "gitops keeps writing spec.replicas to 2" in condition["message"]
+    assert "OtherWriter" in team.events("chat")
+    assert team.child("deployment", "chat")["spec"]["replicas"] == 2
+    assert team.pool_status("chat")["desiredReplicas"] == 3
+
+
+def test_pods_that_somebody_else_shaped_are_restored_and_a_restart_is_let_through(team: ServingTeam):
+    team.serve("chat", replicas={"min": 1, "max": 1})
+    team.wait_replicas("chat", 1)
+
+    def container() -> dict:
+        return team.child("deployment", "chat")["spec"]["template"]["spec"]["containers"][0]
+
+    team.kubectl("set", "resources", "deployment", "chat", "--requests=cpu=3")
+    wait_until(lambda: "cpu" not in container()["resources"].get("requests", {}), 20, container)
+    team.kubectl("set", "image", "deployment/chat", "main=registry.local/evil:1")
+    wait_until(lambda: container()["image"] == "registry.local/serve:1", 20, container)
+
+    team.kubectl("rollout", "restart", "deployment/chat")
+    generation = team.child("deployment", "chat")["metadata"]["generation"]
+    wait_until(lambda: team.child("deployment", "chat")["status"].get("updatedReplicas") == 1, 20)
+    team.wait_replicas("chat", 1)
+    after = team.child("deployment", "chat")
+    assert after["metadata"]["generation"] == generation
+    assert "kubectl.kubernetes.io/restartedAt" in after["spec"]["template"]["metadata"]["annotations"]
+
+
+def test_manifest_that_is_applied_again_and_again_changes_nothing(team: ServingTeam, engines: Engines):
+    engines.clients = 20
+    manifest = json.dumps(inference_pool("chat", scaling=BY_ENGINE))
+    apply = ("apply", "--server-side", "--force-conflicts", "--field-manager=gitops", "-f", "-")
+    team.kubectl(*apply, text=manifest)
+    team.wait_replicas("chat", 3)
+    generation = team.child("deployment", "chat")["metadata"]["generation"]
+
+    for _ in range(5):
+        team.kubectl(*apply, text=manifest)
+
+    assert team.wait_replicas("chat", 3)["decisions"][-1]["replicas"] == 3
+    assert team.child("deployment", "chat")["metadata"]["generation"] == generation
+    managers = {entry["manager"]: entry["fieldsV1"] for entry in managed_fields(team, "chat")}
+    assert set(managers["stokehold"]) == {"f:status"}
+
+
+def managed_fields(team: ServingTeam, name: str) -> list[dict]:
+    shown = json.loads(team.kubectl("get", "gpool", name, "-o", "json", "--show-managed-fields"))
+    return list(shown["metadata"]["managedFields"])

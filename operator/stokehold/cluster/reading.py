@@ -27,7 +27,19 @@ from stokehold.api.v1alpha1.gpu_queue import GPUQueue
 from stokehold.api.v1alpha1.inference_pool import InferencePool
 from stokehold.api.v1alpha1.training_job import FAILED, SUCCEEDED, TrainingJob, TrainingJobStatus
 from stokehold.cluster import wire
-from stokehold.cluster.annotations import GANG, GPU_RESOURCE, JOB_NAME, PLACED_AT, TEMPLATE, Gang
+from stokehold.cluster.annotations import (
+    GANG,
+    GPU_RESOURCE,
+    JOB_NAME,
+    PLACED_AT,
+    TEMPLATE,
+    UNDONE_AT,
+    WRITTEN_REPLICAS,
+    Gang,
+)
+from stokehold.cluster.ownership import REPLICAS, other_writer
+from stokehold.cluster.ownership import TEMPLATE as TEMPLATE_SPEC
+from stokehold.cluster.resources import FIELD_MANAGER
 from stokehold.model import accounting
 from stokehold.model.demand import demand_of, replica_demand, workspace_demand
 from stokehold.model.snapshot import (
@@ -241,6 +253,10 @@ def read_pod_set(raw: wire.PodSet) -> PodSet:
         node=_pinned_node(raw.spec.template.spec),
         template=meta.annotations.get(TEMPLATE, ""),
         gpu_resource=meta.annotations.get(GPU_RESOURCE, ""),
+        written_replicas=_count(meta.annotations.get(WRITTEN_REPLICAS)),
+        undone_at=_times(meta.annotations.get(UNDONE_AT, "")),
+        replicas_writer=other_writer(meta.managed_fields, FIELD_MANAGER, REPLICAS),
+        template_writer=other_writer(meta.managed_fields, FIELD_MANAGER, TEMPLATE_SPEC),
     )
 
 
@@ -368,6 +384,14 @@ def _end_of_main(status: wire.PodStatus) -> wire.Terminated | None:
 
 def _holds(condition: wire.Condition | None) -> bool:
     return condition is not None and condition.status == "True"
+
+
+def _times(text: str) -> tuple[datetime, ...]:
+    return tuple(at for at in map(_time, text.split()) if at is not None)
+
+
+def _count(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() and text.isascii() else None
 
 
 def _time(text: str | None) -> datetime | None:

@@ -3,8 +3,9 @@
 from typing import Any
 
 from stokehold.api.names import MANAGED_BY, PLACEMENT_GATE, SERVING_LABEL
+from stokehold.api.times import format_time
 from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec, Rollout, Scaling
-from stokehold.cluster.annotations import GPU_RESOURCE, TEMPLATE
+from stokehold.cluster.annotations import GPU_RESOURCE, TEMPLATE, UNDONE_AT, WRITTEN_REPLICAS
 from stokehold.cluster.manifests import (
     Manifest,
     add_shared_memory,
@@ -35,7 +36,7 @@ def deployment(action: WriteDeployment) -> Manifest:
     """The Deployment of a pool that has none yet."""
     pool = action.pool
     metadata = _metadata(pool)
-    metadata["annotations"] = annotations(action.shape)
+    metadata["annotations"] = shape_annotations(action.shape) | number_annotations(action)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -51,9 +52,15 @@ def deployment(action: WriteDeployment) -> Manifest:
     }
 
 
-def annotations(shape: ServingShape) -> dict[str, str]:
+def shape_annotations(shape: ServingShape) -> dict[str, str]:
     """What we remember of the shape on the Deployment."""
     return {TEMPLATE: shape.digest, GPU_RESOURCE: shape.gpu_resource}
+
+
+def number_annotations(action: WriteDeployment) -> dict[str, str]:
+    """What we remember of the number of replicas on the Deployment."""
+    undone = " ".join(format_time(at) for at in action.undone_at)
+    return {WRITTEN_REPLICAS: str(action.replicas), UNDONE_AT: undone}
 
 
 def strategy(rollout: Rollout) -> Manifest:

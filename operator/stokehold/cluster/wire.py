@@ -221,6 +221,19 @@ class PodTemplate(msgspec.Struct):
     spec: PodSpec = msgspec.field(default_factory=PodSpec)
 
 
+class ManagedFields(msgspec.Struct, rename="camel"):
+    """Which fields a manager has written last."""
+
+    manager: str = ""
+    fields: dict[str, Any] = msgspec.field(name="fieldsV1", default_factory=dict)
+
+
+class PodSetMetadata(Metadata, rename="camel"):
+    """Metadata, with who has written what: others write Deployments too."""
+
+    managed_fields: list[ManagedFields] = []
+
+
 class PodSetSpec(msgspec.Struct):
     """How many pods of which kind."""
 
@@ -240,6 +253,6 @@ class PodSetStatus(msgspec.Struct, rename="camel"):
 class PodSet(msgspec.Struct):
     """A StatefulSet or a Deployment."""
 
-    metadata: Metadata
+    metadata: PodSetMetadata
     spec: PodSetSpec = msgspec.field(default_factory=PodSetSpec)
     status: PodSetStatus = msgspec.field(default_factory=PodSetStatus)

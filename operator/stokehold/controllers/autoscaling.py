@@ -3,18 +3,15 @@
 from collections.abc import Iterable
 
 from stokehold.model.actions import Action, WriteStatus
-from stokehold.model.snapshot import ServingPool, Snapshot
+from stokehold.model.snapshot import Snapshot
 from stokehold.observability import metrics
 
 
 def count_actions(actions: Iterable[Action]) -> None:
     """Metrics of what has been decided; a status that is refused is decided, and counted, again."""
     for action in actions:
-        if not isinstance(action, WriteStatus) or not isinstance(action.subject, ServingPool):
-            continue
-        decisions = action.status.get("decisions", ())
-        if decisions and len(action.notes) == 1:
-            metrics.POOL_DECISIONS.labels(decisions[-1]["reason"]).inc()
+        if isinstance(action, WriteStatus) and action.decides:
+            metrics.POOL_DECISIONS.labels(action.decides).inc()
 
 
 def count_scrape(source: str, result: str) -> None:

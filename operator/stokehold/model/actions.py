@@ -5,6 +5,7 @@ that the newer state would not allow (deterministic names, uid and resourceVersi
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from stokehold.model.snapshot import Job, OwnObject, Pod, Proof, ServingPool, Workspace
@@ -53,6 +54,8 @@ class WriteStatus:
     notes: tuple[Note, ...] = ()
     closes_attempt: str = ""
     """The reason for which it closes a job's current attempt, if it does."""
+    decides: str = ""
+    """The reason for which it gives a serving pool another number of replicas, if it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,8 @@ class WriteDeployment:
     reshapes: bool
     victims: tuple[Pod, ...] = ()
     """On the way down: the replicas that should go first."""
+    undone_at: tuple[datetime, ...] = ()
+    """When what others wrote was undone, this time included; remembered on the Deployment."""
 
 
 Action = AdmitJob | WriteStatus | FinishJob | ReleasePod | DeletePod | StartWorkspace | PlaceReplica | WriteDeployment

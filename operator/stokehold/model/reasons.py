@@ -96,7 +96,7 @@ class Metrics(StrEnum):
 
 
 class Serving(StrEnum):
-    """Where a serving pool stands; reasons of the conditions `Ready`, `Valid` and `CapacityAvailable`."""
+    """Where a serving pool stands; reasons of its other conditions."""
 
     ENOUGH_READY = "EnoughReplicasReady"
     """At least `replicas.min` replicas are ready."""
@@ -108,6 +108,10 @@ class Serving(StrEnum):
     """Each replica has its node."""
     UNSCHEDULABLE = "Unschedulable"
     """kube-scheduler finds no node for a replica without GPUs."""
+    SOLE_WRITER = "SoleWriter"
+    """Nobody else writes the Deployment."""
+    OTHER_WRITER = "OtherWriter"
+    """Somebody else keeps writing the Deployment: it is left as it is for half an hour."""
     SUPPORTED = "Supported"
     """All that the spec asks for is built."""
     NOT_SUPPORTED = "NotSupportedYet"

@@ -182,6 +182,13 @@ class PodSet:
     """The digest of what we last wrote, from an annotation."""
     gpu_resource: str = ""
     """The name under which its pods ask for GPUs, from an annotation."""
+    written_replicas: int | None = None
+    """The number of replicas that we wrote last, from an annotation."""
+    undone_at: tuple[datetime, ...] = ()
+    """When we last undid what others had written, from an annotation."""
+    replicas_writer: str = ""
+    template_writer: str = ""
+    """Who else has written the number, or a part of the pods' spec, as managedFields say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -292,7 +292,7 @@ class InferencePoolStatus(Part):
     phase: str = ""
     """Where the pool stands: Pending, Ready, Scaling, Degraded, RollingOut or Zero."""
     conditions: Conditions = ()
-    """The state in detail: Ready, MetricsFresh, CapacityAvailable, Valid and RolledBack."""
+    """The state in detail: Ready, MetricsFresh, CapacityAvailable, ScalingActive, Valid and RolledBack."""
     replicas: Int | None = None
     """How many replicas exist. The scale subresource shows it."""
     ready_replicas: Int | None = None

@@ -74,14 +74,18 @@ async def _patch(writes: Writes, action: WriteDeployment, known: PodSet) -> None
         {"op": "replace", "path": "/metadata/resourceVersion", "value": known.resource_version},
         {"op": "replace", "path": "/spec/replicas", "value": action.replicas},
     ]
+    remembered = manifests.number_annotations(action)
     if action.reshapes:
         pool = action.pool
-        remembered = manifests.annotations(action.shape).items()
+        remembered |= manifests.shape_annotations(action.shape)
         patch += [
             {"op": "replace", "path": "/spec/template", "value": manifests.template(pool, action.shape)},
             {"op": "replace", "path": "/spec/strategy", "value": manifests.strategy(pool.spec.rollout or Rollout())},
-            *({"op": "add", "path": f"/metadata/annotations/{_escaped(k)}", "value": v} for k, v in remembered),
         ]
+    patch += (
+        {"op": "add", "path": f"/metadata/annotations/{_escaped(key)}", "value": value}
+        for key, value in remembered.items()
+    )
     written = await writes.call(
         lambda: writes.api.patch(
             DEPLOYMENTS,

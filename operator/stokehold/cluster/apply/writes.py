@@ -18,6 +18,7 @@ from stokehold.cluster.informers import Informer
 from stokehold.cluster.resources import (
     DEV_WORKSPACES,
     EVENTS,
+    FIELD_MANAGER,
     GPU_NODE_CLAIMS,
     INFERENCE_POOLS,
     TRAINING_JOBS,
@@ -27,9 +28,10 @@ from stokehold.model.actions import Note
 from stokehold.model.snapshot import OwnObject
 from stokehold.observability import logs
 
+__all__ = ["FIELD_MANAGER", "Writer", "Writes"]
+
 T = TypeVar("T")
 
-FIELD_MANAGER = "stokehold"
 MOST_AT_ONCE = 32
 """Calls in flight. More only lengthens the API server's queue."""
 

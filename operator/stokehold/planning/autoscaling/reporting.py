@@ -12,6 +12,7 @@ from stokehold.api.v1alpha1.inference_pool import Decision, InferencePoolStatus
 from stokehold.model import names, reasons
 from stokehold.model.snapshot import PodSet, ServingPool
 from stokehold.model.statuses import told_conditions, whole
+from stokehold.planning.autoscaling.contention import Contention
 from stokehold.planning.autoscaling.deciding import Verdict
 from stokehold.planning.autoscaling.shaping import not_supported
 
@@ -21,10 +22,12 @@ NO_PODS = PodSet("", "", "", "", "", 0)
 News = tuple[str, bool | None, str, str]
 
 
-def status_of(pool: ServingPool, verdict: Verdict, obstacle: str, now: datetime) -> InferencePoolStatus:
+def status_of(
+    pool: ServingPool, verdict: Verdict, obstacle: str, quarrel: Contention | None, now: datetime
+) -> InferencePoolStatus:
     """The status as it should be; equal to the recorded one when there is nothing new to tell."""
     pods, had = pool.pod_set or NO_PODS, pool.status
-    news = [_ready(pool, verdict, obstacle), _fresh(verdict), _valid(pool)]
+    news = [_ready(pool, verdict, obstacle), _fresh(verdict), _active(quarrel), _valid(pool)]
     update = {
         "observed_generation": pool.generation,
         "phase": _phase(pool, verdict),
@@ -62,6 +65,13 @@ def _ready(pool: ServingPool, verdict: Verdict, obstacle: str) -> News:
 def _fresh(verdict: Verdict) -> News:
     measured = verdict.measured
     return (conditions.METRICS_FRESH, measured.fresh, measured.reason, measured.message)
+
+
+def _active(quarrel: Contention | None) -> News:
+    """While somebody is merely undone there is nothing to tell: a moment later it is as it should be."""
+    if quarrel is not None and quarrel.stands_back:
+        return (conditions.SCALING_ACTIVE, False, reasons.Serving.OTHER_WRITER, quarrel.message)
+    return (conditions.SCALING_ACTIVE, True, reasons.Serving.SOLE_WRITER, "the Deployment has one writer")
 
 
 def _valid(pool: ServingPool) -> News:
