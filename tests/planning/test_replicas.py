@@ -120,3 +120,27 @@ def test_nothing_is_kept_for_a_pool_that_has_all_its_replicas():
     actions = plan(world(pool, jobs=[a_job()], used={"n1": {GPU: 1}}))
 
     assert any(isinstance(action, AdmitJob) for action in actions)
+
+
+def refused(index: int, age: float, node: str = "n1") -> Pod:
+    times = {"created_at": seconds_ago(age), "placed_at": seconds_ago(age)}
+    return a_replica(index, phase="Failed", reason="UnexpectedAdmissionError", ready=False, node=node, **times)
+
+
+def test_node_that_refuses_replicas_is_left_alone_for_a_while():
+    nodes, used = [a_node("n1"), a_node("n2")], {"n1": {GPU: 1}}  # n1 is the tighter fit
+
+    for ages, chosen in (((60, 50), "n2"), ((60,), "n1"), ((600, 500), "n1")):
+        pods = [refused(index, age) for index, age in enumerate(ages)]
+        pool = a_serving_pool(pods=[*pods, gated(9)])
+        actions = plan(a_snapshot(nodes, serving_pools={pool.key: pool}, used=used))
+        assert [a.placement.nodes for a in actions if isinstance(a, PlaceReplica)] == [(chosen,)]
+
+
+def test_only_the_last_failed_replicas_and_those_that_tell_of_their_node_stay():
+    pods = [refused(index, age=1000 - index) for index in range(7)] + [refused(index, 50) for index in range(7, 9)]
+    pool = a_serving_pool(pods=pods)
+
+    actions = plan(world(pool))
+
+    assert {action.pod.name for action in actions if isinstance(action, DeletePod)} == {f"chat-{i}" for i in range(4)}

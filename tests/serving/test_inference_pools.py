@@ -313,3 +313,13 @@ def test_manifest_that_is_applied_again_and_again_changes_nothing(team: ServingT
 def managed_fields(team: ServingTeam, name: str) -> list[dict]:
     shown = json.loads(team.kubectl("get", "gpool", name, "-o", "json", "--show-managed-fields"))
     return list(shown["metadata"]["managedFields"])
+
+
+def test_kubelet_that_refuses_replicas_does_not_fill_the_cluster_with_failed_pods(team: ServingTeam):
+    broken = {"metadata": {"annotations": {"sim.stokehold.dev/fail-reason": "UnexpectedAdmissionError"}}}
+    team.serve("chat", replicas={"min": 1, "max": 1}, gpuTypes=["a100-80gb"], podTemplate=broken)
+
+    wait_until(lambda: team.pool_status("chat").get("queue"), 40, lambda: team.kubectl("get", "pods"))
+
+    failed = [pod for pod in team.replicas("chat") if pod["status"]["phase"] == "Failed"]
+    assert len(failed) == 4  # two refusals on each of two nodes, and then it waits

@@ -3,7 +3,7 @@
 Also the pod that the demand is computed from, so that what is planned is what kube-scheduler will count.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -72,6 +72,8 @@ class Demand:
     node_selector: tuple[tuple[str, str], ...] = ()
     node_affinity: tuple[tuple[Match, ...], ...] = ()
     """Alternatives; in each, all must hold. Empty means no wish."""
+    avoid: tuple[str, ...] = ()
+    """Nodes that will not do, by name."""
     hashed: int = field(init=False, repr=False, compare=False)
     """Computed once: a plan looks demands up thousands of times."""
 
@@ -122,6 +124,11 @@ def replica_demand(spec: InferencePoolSpec) -> Demand:
 def with_gpu_resource(demand: Demand, name: str) -> Demand:
     """The same demand for GPUs of this name alone; empty: of any."""
     return demand if demand.gpu_resource == name else _shared(replace(demand, gpu_resource=name))
+
+
+def avoiding(demand: Demand, nodes: Collection[str]) -> Demand:
+    """The same demand, on none of these nodes."""
+    return _shared(replace(demand, avoid=tuple(sorted(nodes)))) if nodes else demand
 
 
 def shaped_pod(

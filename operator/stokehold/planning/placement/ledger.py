@@ -176,7 +176,9 @@ class Ledger:
 
     def _may_use(self, row: int, demand: Demand) -> bool:
         node = self.nodes[row]
-        return bool(self._open[row]) and tolerates(demand.tolerations, node.taints) and demand.accepts(node.labels)
+        if not self._open[row] or node.name in demand.avoid:
+            return False
+        return tolerates(demand.tolerations, node.taints) and demand.accepts(node.labels)
 
     def _refresh(self, shape: Shape) -> None:
         touched = {shape.position[row] for row in self._journal[shape.seen :] if row in shape.position}
@@ -212,7 +214,7 @@ def _is_open(node: Node, snapshot: Snapshot) -> bool:
 
 def _wishes(demand: Demand) -> tuple[object, ...]:
     """What decides which open nodes suit the demand."""
-    return demand.tolerations, demand.node_selector, demand.node_affinity
+    return demand.tolerations, demand.node_selector, demand.node_affinity, demand.avoid
 
 
 def _wanted(demand: Demand, gpu_resource: str) -> dict[str, int]:

@@ -27,16 +27,16 @@ from stokehold.model.actions import (
     StartWorkspace,
     WriteStatus,
 )
-from stokehold.model.demand import Demand
+from stokehold.model.demand import Demand, avoiding
 from stokehold.model.reasons import Eviction
-from stokehold.model.snapshot import Job, Pod, Snapshot, Workspace
+from stokehold.model.snapshot import Job, Pod, ServingPool, Snapshot, Workspace
 from stokehold.planning.placement.explain import Explanation, explain
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.place import Shortfall, place_gang
 from stokehold.planning.placement.pools import Pool, resolve_pools
 from stokehold.planning.scheduling import reporting
 from stokehold.planning.scheduling.attempts import Attempt, current_attempt, is_over
-from stokehold.planning.scheduling.backoff import nodes_to_avoid, requeue_time
+from stokehold.planning.scheduling.backoff import nodes_to_avoid, nodes_to_avoid_for, requeue_time
 from stokehold.planning.scheduling.lifecycle import Case, End, end_of_attempt
 from stokehold.planning.scheduling.queueing import (
     Entry,
@@ -54,6 +54,7 @@ from stokehold.planning.scheduling.single_pods import (
     promised_replicas,
     reserve_started,
     unbound_replicas,
+    useless_corpses,
     waiting_replicas,
     waiting_workspaces,
     why_replica_waits,
@@ -74,6 +75,8 @@ class Standing:
 def plan_scheduling(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
     """Everything that can be done now, in the order in which it may be done."""
     yield from _release_orphans(snapshot)
+    for pod in useless_corpses(snapshot, settings):
+        yield DeletePod(pod, "newer replicas of its pool have failed too")
     for pod in unbound_replicas(snapshot, settings):
         yield DeletePod(pod, "kube-scheduler could not bind it to its node")
     yield from _tidy_finished(snapshot)
@@ -200,27 +203,30 @@ def _queue_up(waiting: list[Standing], queues: Queues, teller: Teller) -> Genera
         if why is not None:
             yield from teller.tell(Held(Gang(job, attempt), why))
         else:
-            entries.append(_entry(Gang(job, attempt), job.created_at, queues))
+            entries.append(_entry(Gang(job, attempt), job.created_at, queues, settings))
     for workspace in waiting_workspaces(snapshot):
         why = why_workspace_waits(workspace, queues, settings)
         if why is not None:
             yield from teller.tell(Held(workspace, why))
         else:
-            entries.append(_entry(workspace, workspace.created_at, queues))
+            entries.append(_entry(workspace, workspace.created_at, queues, settings))
     for replica in waiting_replicas(snapshot):
         why = why_replica_waits(replica, queues)
         if why is not None:
             yield from teller.tell(Held(replica, why))
         else:
-            entries.append(_entry(replica, replica.pod.created_at or replica.pool.created_at, queues))
-    entries += (_entry(promised, snapshot.taken_at, queues) for promised in promised_replicas(snapshot))
+            entries.append(_entry(replica, replica.pod.created_at or replica.pool.created_at, queues, settings))
+    entries += (_entry(promised, snapshot.taken_at, queues, settings) for promised in promised_replicas(snapshot))
     return sorted(entries, key=order)
 
 
-def _entry(work: Work, since: datetime, queues: Queues) -> Entry:
+def _entry(work: Work, since: datetime, queues: Queues, settings: SchedulingSettings) -> Entry:
     owner = owner_of(work)
     priority = priority_of(owner, queues.snapshot.priority_classes)
-    return Entry(work, owner, since, priority, queues.of(owner))
+    demand = owner.demand
+    if isinstance(owner, ServingPool):
+        demand = avoiding(demand, nodes_to_avoid_for(owner, queues.snapshot, settings))
+    return Entry(work, owner, demand, since, priority, queues.of(owner))
 
 
 def _ledger(
@@ -231,7 +237,7 @@ def _ledger(
     settings: SchedulingSettings,
 ) -> Ledger:
     """What is free for the entries: less what half-created gangs were promised."""
-    demands = {entry.owner.demand for entry in entries}
+    demands = {entry.demand for entry in entries}
     demands |= {workspace.demand for workspace in snapshot.workspaces.values()}
     ledger = Ledger(snapshot, pools, demands, nodes_to_avoid(snapshot, settings))
     for gang in completions:
@@ -248,7 +254,7 @@ def _place(entries: list[Entry], ledger: Ledger, teller: Teller) -> Iterator[Act
     waiting_in: dict[str, int] = {}
     admitted = 0
     for entry in entries:
-        demand = entry.owner.demand
+        demand = entry.demand
         if demand not in hopeless:
             if admitted == teller.settings.most_admissions:
                 return

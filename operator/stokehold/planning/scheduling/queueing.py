@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from stokehold.model.demand import Match
+from stokehold.model.demand import Demand, Match
 from stokehold.model.reasons import Waiting
 from stokehold.model.snapshot import Job, Namespace, Pod, PriorityClass, Queue, ServingPool, Snapshot, Workspace
 from stokehold.model.statuses import Owner
@@ -55,6 +55,7 @@ class Entry:
 
     work: Work
     owner: Owner
+    demand: Demand
     since: datetime
     priority: int
     queue: str

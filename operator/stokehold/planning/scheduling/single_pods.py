@@ -16,6 +16,8 @@ from stokehold.planning.scheduling.reporting import queue_status
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 PENDING = "Pending"
+CORPSES_KEPT = 5
+"""Failed replicas of one pool that stay, for their logs and for what they tell of their nodes."""
 
 
 def waiting_workspaces(snapshot: Snapshot) -> Iterator[Workspace]:
@@ -54,6 +56,18 @@ def unbound_replicas(snapshot: Snapshot, settings: SchedulingSettings) -> Iterat
                 continue
             if snapshot.taken_at - pod.placed_at >= settings.bind_timeout:
                 yield pod
+
+
+def useless_corpses(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Pod]:
+    """Failed replicas beyond the last few of each pool: their Deployment replaces them and never clears them away.
+
+    Fresh ones stay: they tell which nodes to avoid, and so there are few of them on each node.
+    """
+    forgiven = snapshot.taken_at - settings.fault_window
+    for pool in snapshot.serving_pools.values():
+        failed = [pod for pod in pool.pods if pod.is_over and pod.terminating_since is None]
+        failed.sort(key=lambda pod: (pod.created_at or pool.created_at, pod.name), reverse=True)
+        yield from (pod for pod in failed[CORPSES_KEPT:] if pod.placed_at is None or pod.placed_at < forgiven)
 
 
 def why_replica_waits(replica: Replica, queues: Queues) -> Explanation | None:
