@@ -7,11 +7,24 @@ from typing import Any
 
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec, GPUNodePoolStatus
 from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec
+from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec, InferencePoolStatus
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
 from stokehold.model import names
 from stokehold.model.accounting import total
-from stokehold.model.demand import demand_of
-from stokehold.model.snapshot import Job, Node, NodePool, Pod, Queue, Snapshot, Worker
+from stokehold.model.demand import demand_of, replica_demand
+from stokehold.model.load import PoolLoad, Reading, Signal, Source
+from stokehold.model.snapshot import (
+    Job,
+    Member,
+    Node,
+    NodePool,
+    Pod,
+    PodSet,
+    Queue,
+    ServingPool,
+    Snapshot,
+    Worker,
+)
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GPU = "nvidia.com/gpu"
@@ -100,6 +113,60 @@ def a_gang(job: Job, **fields: Any) -> tuple[Pod, ...]:
     """All workers of one attempt, alike."""
     size = len(fields.get("nodes") or range(job.spec.num_nodes))
     return tuple(a_worker(job, index, **fields) for index in range(size))
+
+
+def a_serving_pool(
+    name: str = "chat",
+    *,
+    status: dict[str, Any] | None = None,
+    pods: Iterable[Pod] = (),
+    pod_set: PodSet | None = None,
+    **spec: Any,
+) -> ServingPool:
+    """A serving pool of 1 to 8 replicas with one GPU each. Keywords in camelCase go to the spec."""
+    parsed = InferencePoolSpec.model_validate({"image": "x", "replicas": {"min": 1, "max": 8}, **spec})
+    return ServingPool(
+        namespace="team-a",
+        name=name,
+        uid=f"uid-{name}",
+        resource_version="1",
+        generation=1,
+        created_at=seconds_ago(600),
+        spec=parsed,
+        status=InferencePoolStatus.model_validate(status or {}),
+        demand=replica_demand(parsed),
+        pod_set=pod_set,
+        has_service=pod_set is not None,
+        has_budget=pod_set is not None,
+        pods=tuple(pods),
+    )
+
+
+def a_pod_set(replicas: int, **fields: Any) -> PodSet:
+    """A Deployment all of whose replicas are ready and up to date."""
+    counts = dict.fromkeys(("replicas", "ready_replicas", "current_replicas", "updated_replicas"), replicas)
+    identity = {"namespace": "team-a", "name": "chat", "uid": "uid-d", "resource_version": "1", "owner_uid": "uid-chat"}
+    return PodSet(**{**identity, **counts, "gpu_resource": GPU, **fields})
+
+
+def a_replica(index: int = 0, pool: str = "chat", **fields: Any) -> Pod:
+    """A ready replica that runs on n1."""
+    defaults = {"member": Member("InferencePool", pool), "ready": True, "started_at": seconds_ago(300)}
+    return a_pod(f"{pool}-{index}", **{**defaults, **fields})
+
+
+def a_source(age: float = 5, problem: str = "", **values: float) -> Source:
+    """What a replica said so many seconds ago; without values it has never said anything."""
+    reading = Reading(seconds_ago(age), {Signal[key.upper()]: value for key, value in values.items()})
+    return Source("http://10.0.0.1:8000/metrics", reading if values else None, problem)
+
+
+def a_load(
+    replicas: Iterable[Source] = (), queries: Mapping[str, Source] | None = None, since: float = 9e4
+) -> PoolLoad:
+    """The sources of a pool's replicas, in their order."""
+    by_uid = {f"uid-chat-{index}": source for index, source in enumerate(replicas)}
+    return PoolLoad(seconds_ago(since), by_uid, queries or {})
 
 
 def a_pool(name: str = "h100", **spec: Any) -> NodePool:

@@ -10,15 +10,20 @@ from rich.console import Console
 from rich.markup import escape
 
 from hack.cluster import ClusterSpec, LocalCluster, registry
-from hack.demo import burst, training
+from hack.demo import burst, serving, training
 from hack.demo.show import Board, picture
 from hack.demo.stage import Stage, StepFailedError
+from hack.engines import Engines
 from hack.installation import OperatorProcess, install
 
 NAME = "demo"
 SPEC = Path(__file__).parent.parent / "clusters" / "demo.yaml"
 Step = Callable[[Stage], str]
-SCENARIOS: Mapping[str, Sequence[Step]] = {"training": training.SCENARIO, "burst": burst.SCENARIO}
+SCENARIOS: Mapping[str, Sequence[Step]] = {
+    "training": training.SCENARIO,
+    "burst": burst.SCENARIO,
+    "serving": serving.SCENARIO,
+}
 
 
 def main() -> int:
@@ -66,17 +71,21 @@ def _set_the_stage(console: Console) -> Stage:
             if entry.name == NAME:
                 registry.clean(entry)  # what an earlier KEEP=1 has left
     cluster = LocalCluster.start(spec, NAME, registry.folder() / "state" / NAME, stays=True)
+    engines = Engines.start(serving.CLIENTS_PER_REPLICA)
     try:
         install(cluster)
-        operator = OperatorProcess.start(cluster)
+        options = ["--scrape-via", engines.address, "--scrape-interval", "2s"]
+        operator = OperatorProcess.start(cluster, options=options)
     except BaseException:
+        engines.stop()
         cluster.stop()
         raise
     console.print(f"Stokehold runs beside it as process {operator.pid}, under its own service account")
-    return Stage(cluster, operator)
+    return Stage(cluster, operator, engines)
 
 
 def _leave(stage: Stage, console: Console) -> None:
+    stage.engines.stop()
     if os.environ.get("KEEP"):
         console.print("Left running. Look around:")
         console.print(f"  export KUBECONFIG={stage.cluster.kubeconfig}")

@@ -36,6 +36,20 @@ def job_table(jobs: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def serving_table(pools: Sequence[dict[str, Any]]) -> Table:
+    """One row a serving pool: how many replicas, and why as many."""
+    table = Table(title="InferencePools", title_justify="left", expand=True)
+    for name in ("pool", "phase", "ready", "desired", "why"):
+        table.add_column(name, overflow="fold")
+    for pool in pools:
+        status = pool.get("status", {})
+        decided = (status.get("decisions") or [{}])[-1]
+        why = f"{decided.get('reason', '')}: {decided.get('message', '')}"
+        counts = (str(status.get(name, 0)) for name in ("readyReplicas", "desiredReplicas"))
+        table.add_row(pool["metadata"]["name"], status.get("phase", "new"), *counts, why)
+    return table
+
+
 def pool_bars(nodes: Sequence[dict[str, Any]], pods: Sequence[dict[str, Any]]) -> Table:
     """One bar a GPU product: used and free."""
     has: Counter[str] = Counter()
@@ -89,8 +103,11 @@ class Board:
 
 
 def picture(stage: Stage) -> Group:
-    """Jobs and pools as they are now."""
-    return Group(job_table(stage.jobs()), pool_bars(stage.nodes(), stage.pods()))
+    """Jobs, serving pools and GPUs as they are now."""
+    tables = [job_table(stage.jobs())] if stage.jobs() else []
+    if pools := stage.serving_pools():
+        tables.append(serving_table(pools))
+    return Group(*tables, pool_bars(stage.nodes(), stage.pods()))
 
 
 def _gpus(pod: dict[str, Any]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hack.cluster import LocalCluster
+from hack.engines import Engines
 from hack.installation import OperatorProcess
 
 OBJECTS = Path(__file__).parent / "objects"
@@ -27,6 +28,13 @@ class Stage:
 
     cluster: LocalCluster
     operator: OperatorProcess
+    engines: Engines
+
+    def open_namespace(self) -> None:
+        """Create the namespace and declare the pools, unless an earlier scenario has."""
+        text = json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+        self.cluster.kubectl("apply", "-f", "-", input=text)
+        self.apply("pools.yaml")
 
     def apply(self, name: str) -> None:
         """Apply one of the demo's files, as a user would."""
@@ -35,6 +43,14 @@ class Stage:
     def jobs(self) -> list[Object]:
         """All TrainingJobs of the demo."""
         return self._list("trainingjobs")
+
+    def serving_pools(self) -> list[Object]:
+        """All InferencePools of the demo."""
+        return self._list("inferencepools.stokehold.dev")
+
+    def names(self, kinds: str) -> list[str]:
+        """The objects of these kinds, as kind/name."""
+        return self.cluster.kubectl("-n", NAMESPACE, "get", kinds, "-o", "name").split()
 
     def status(self, job: str) -> Object:
         """The status of one."""

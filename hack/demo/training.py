@@ -1,12 +1,11 @@
 """The first scenario: jobs are queued, placed, restarted, and always say why they wait."""
 
-from hack.demo.stage import NAMESPACE, Stage, expect
+from hack.demo.stage import Stage, expect
 
 
 def pools_are_declared_and_jobs_submitted(stage: Stage) -> str:
     """The platform team declares three pools, a data scientist submits four jobs."""
-    stage.cluster.kubectl("create", "namespace", NAMESPACE)
-    stage.apply("pools.yaml")
+    stage.open_namespace()
     stage.apply("jobs.yaml")
     return "hello 1 GPU, finetune 2x8, flaky 2x4, impossible 1x16"
 

@@ -7,8 +7,10 @@ from stokehold.api.v1alpha1 import KINDS
 from stokehold.model import reasons
 from stokehold.observability import metrics
 
+SERVING = (reasons.Scaling, reasons.Metrics, reasons.Serving)
 
-@pytest.mark.parametrize("group", [reasons.Waiting, reasons.Eviction, reasons.Finish, reasons.Progress])
+
+@pytest.mark.parametrize("group", [reasons.Waiting, reasons.Eviction, reasons.Finish, reasons.Progress, *SERVING])
 def test_each_reason_has_a_meaning(group: type[reasons.Waiting]):
     page = reasons_reference()
 

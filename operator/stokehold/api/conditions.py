@@ -22,6 +22,7 @@ READY = "Ready"
 VALID = "Valid"
 CAPACITY_AVAILABLE = "CapacityAvailable"
 METRICS_FRESH = "MetricsFresh"
+SCALING_ACTIVE = "ScalingActive"
 
 TRUE = "True"
 FALSE = "False"

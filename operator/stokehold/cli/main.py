@@ -55,6 +55,11 @@ def main() -> None:
 @click.option("--node-gpus-within", default="3m", show_default=True, help="Then a Ready node without GPUs is too.")
 @click.option("--orphan-after", default="30s", show_default=True, help="A machine without a claim is given back then.")
 @click.option("--capacity-backoff", default="3m", show_default=True, help="Pause after a lack of capacity; it doubles.")
+@click.option(
+    "--scrape-interval", default="15s", show_default=True, help="How often replicas are asked how busy they are."
+)
+@click.option("--prometheus-url", default="", help="Where queries of InferencePools go, for example http://prometheus.")
+@click.option("--scrape-via", default="", hidden=True, help="For clusters without a pod network: {namespace}, {pod}.")
 @click.option("--metrics-address", default="127.0.0.1", show_default=True, help="Where /metrics and probes listen.")
 @click.option("--metrics-port", default=8080, show_default=True, help="0 lets the system choose.")
 @click.option("--port-file", type=click.Path(), help="Write the port of /metrics here once it listens.")
@@ -64,10 +69,12 @@ def main() -> None:
 @click.option("--webhook-key", type=click.Path(), help="The certificate's key (PEM).")
 @click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
 @click.option("--log-level", default="INFO", show_default=True)
-def run(log_format: str, log_level: str, bind_timeout: str, **options: Any) -> None:
+def run(log_format: str, log_level: str, bind_timeout: str, scrape_interval: str, **options: Any) -> None:
     """Run the operator. Several may run; one acts, the others stand by."""
+    from stokehold.cluster.scraping.scraper import ScrapeSettings  # noqa: PLC0415 - as below
     from stokehold.controllers.run import run_operator  # noqa: PLC0415 - 60 MiB that other commands do without
     from stokehold.controllers.settings import Settings, Webhook  # noqa: PLC0415 - as above
+    from stokehold.planning.autoscaling.settings import AutoscalingSettings  # noqa: PLC0415 - as above
     from stokehold.planning.provisioning.settings import ProvisioningSettings  # noqa: PLC0415 - as above
     from stokehold.planning.scheduling.settings import SchedulingSettings  # noqa: PLC0415 - as above
 
@@ -84,8 +91,24 @@ def run(log_format: str, log_level: str, bind_timeout: str, **options: Any) -> N
         orphan_after=_duration("--orphan-after", options.pop("orphan_after")),
         capacity_backoff=_duration("--capacity-backoff", options.pop("capacity_backoff")),
     )
+    interval = _duration("--scrape-interval", scrape_interval)
+    if interval < timedelta(seconds=1):
+        raise click.UsageError("--scrape-interval must be at least 1s")
+    scraping = ScrapeSettings(
+        interval_seconds=interval.total_seconds(),
+        prometheus_url=options.pop("prometheus_url"),
+        scrape_via=options.pop("scrape_via"),
+    )
+    autoscaling = AutoscalingSettings(fresh_for=3 * interval)
     webhook = None if port is None else Webhook(port, certificate, key, address)
-    settings = Settings(webhook=webhook, scheduling=scheduling, provisioning=provisioning, **options)
+    settings = Settings(
+        webhook=webhook,
+        scheduling=scheduling,
+        provisioning=provisioning,
+        autoscaling=autoscaling,
+        scraping=scraping,
+        **options,
+    )
     sys.exit(asyncio.run(run_operator(settings)))
 
 

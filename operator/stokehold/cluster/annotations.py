@@ -11,7 +11,15 @@ JOB_NAME = f"{KEY_PREFIX}job-name"
 TERM = f"{KEY_PREFIX}term"
 """On all that we create, and beside a job's proof: how often the leadership had changed hands when it was written."""
 TEMPLATE = f"{KEY_PREFIX}template"
-"""On a StatefulSet or Deployment: the digest of the pod template that we wrote, which tells ours from defaults."""
+"""On a StatefulSet or Deployment: the digest of what we wrote, which tells ours from defaults."""
+GPU_RESOURCE = f"{KEY_PREFIX}gpu-resource"
+"""On a Deployment: the name under which its pods ask for GPUs."""
+WRITTEN_REPLICAS = f"{KEY_PREFIX}replicas"
+"""On a Deployment: the number of replicas that we wrote, which tells ours from somebody else's."""
+UNDONE_AT = f"{KEY_PREFIX}undone-at"
+"""On a Deployment: when we last undid what others wrote there, latest last, with spaces between."""
+PLACED_AT = f"{KEY_PREFIX}placed-at"
+"""On the pod of a replica: when it got its node."""
 
 
 class Gang(msgspec.Struct, rename="camel", omit_defaults=True):

@@ -244,6 +244,11 @@ def require_node(spec: Manifest, node: str) -> None:
 def pin(spec: Manifest, node: str) -> None:
     """Require the node, and leave it soon when it does not answer."""
     require_node(spec, node)
+    leave_silent_nodes(spec)
+
+
+def leave_silent_nodes(spec: Manifest) -> None:
+    """Leave a node soon when it does not answer."""
     spec.setdefault("tolerations", []).extend(
         {
             "key": f"node.kubernetes.io/{trouble}",

@@ -27,7 +27,19 @@ from stokehold.api.v1alpha1.gpu_queue import GPUQueue
 from stokehold.api.v1alpha1.inference_pool import InferencePool
 from stokehold.api.v1alpha1.training_job import FAILED, SUCCEEDED, TrainingJob, TrainingJobStatus
 from stokehold.cluster import wire
-from stokehold.cluster.annotations import GANG, JOB_NAME, TEMPLATE, Gang
+from stokehold.cluster.annotations import (
+    GANG,
+    GPU_RESOURCE,
+    JOB_NAME,
+    PLACED_AT,
+    TEMPLATE,
+    UNDONE_AT,
+    WRITTEN_REPLICAS,
+    Gang,
+)
+from stokehold.cluster.ownership import REPLICAS, other_writer
+from stokehold.cluster.ownership import TEMPLATE as TEMPLATE_SPEC
+from stokehold.cluster.resources import FIELD_MANAGER
 from stokehold.model import accounting
 from stokehold.model.demand import demand_of, replica_demand, workspace_demand
 from stokehold.model.snapshot import (
@@ -102,6 +114,8 @@ def read_pod(raw: wire.Pod) -> Pod:
         worker=worker,
         member=member,
         gated=any(gate.name == PLACEMENT_GATE for gate in raw.spec.scheduling_gates),
+        placed_at=_time(meta.annotations.get(PLACED_AT)),
+        address=status.pod_ip if member else "",
         tracked=TRACKING_FINALIZER in meta.finalizers,
         terminating_since=meta.deletion_timestamp,
         created_at=meta.creation_timestamp,
@@ -237,9 +251,25 @@ def read_pod_set(raw: wire.PodSet) -> PodSet:
         owner_uid=owner,
         replicas=raw.spec.replicas,
         ready_replicas=raw.status.ready_replicas,
+        current_replicas=raw.status.replicas,
+        updated_replicas=raw.status.updated_replicas,
+        problem=next((c.message for c in raw.status.conditions if c.type == "ReplicaFailure" and _holds(c)), ""),
         node=_pinned_node(raw.spec.template.spec),
         template=meta.annotations.get(TEMPLATE, ""),
+        gpu_resource=meta.annotations.get(GPU_RESOURCE, ""),
+        written_replicas=_count(meta.annotations.get(WRITTEN_REPLICAS)),
+        undone_at=_times(meta.annotations.get(UNDONE_AT, "")),
+        replicas_writer=other_writer(meta.managed_fields, FIELD_MANAGER, REPLICAS),
+        template_writer=other_writer(meta.managed_fields, FIELD_MANAGER, TEMPLATE_SPEC),
     )
+
+
+def read_serving_owner(raw: wire.Child) -> str | None:
+    """The uid of the serving pool that a child belongs to; None for what is on its way out or no pool's."""
+    meta = raw.metadata
+    if meta.deletion_timestamp is not None or SERVING_LABEL not in meta.labels:
+        return None
+    return next((ref.uid for ref in meta.owner_references if ref.controller), None)
 
 
 def _identity(meta: wire.Metadata) -> dict[str, Any]:
@@ -359,6 +389,23 @@ def _end_of_main(status: wire.PodStatus) -> wire.Terminated | None:
 
 def _holds(condition: wire.Condition | None) -> bool:
     return condition is not None and condition.status == "True"
+
+
+def _times(text: str) -> tuple[datetime, ...]:
+    return tuple(at for at in map(_time, text.split()) if at is not None)
+
+
+def _count(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() and text.isascii() else None
+
+
+def _time(text: str | None) -> datetime | None:
+    """An instant in an annotation; None when nobody can read it."""
+    try:
+        parsed = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return parsed if parsed is not None and parsed.tzinfo is not None else None
 
 
 def _devices(allocatable: Resources) -> dict[str, int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FIELD_MANAGER = "stokehold"
+"""Our name in the managedFields of what we write."""
 GROUP = "stokehold.dev"
 VERSION = "v1alpha1"
 

@@ -14,6 +14,8 @@ from stokehold.cluster.store import Key
 from stokehold.model import names
 from stokehold.model.accounting import total
 from stokehold.model.capacity import Answer, Listing
+from stokehold.model.demand import with_gpu_resource
+from stokehold.model.load import PoolLoad
 from stokehold.model.snapshot import (
     Claim,
     Job,
@@ -95,6 +97,29 @@ class PodSets:
         """Forget it."""
         self.by_owner.pop(old.owner_uid, None)
         self._wake()
+
+
+class Owners:
+    """Of the children of one kind the uids of those that have one."""
+
+    def __init__(self, wake: Wake) -> None:
+        self._by_key: dict[Key, str] = {}
+        self._wake = wake
+
+    def on_upsert(self, key: Key, old: str | None, new: str) -> None:
+        """Keep the new value."""
+        self._by_key[key] = new
+        if old != new:
+            self._wake()
+
+    def on_delete(self, key: Key, old: str) -> None:
+        """Forget it."""
+        self._by_key.pop(key, None)
+        self._wake()
+
+    def uids(self) -> frozenset[str]:
+        """All of them."""
+        return frozenset(self._by_key.values())
 
 
 class Nodes:
@@ -246,6 +271,10 @@ class Cluster:
         self.serving_pools: Namespaced[ServingPool] = Namespaced(wake)
         self.stateful_sets = PodSets(wake)
         self.deployments = PodSets(wake)
+        self.serving_services = Owners(wake)
+        self.disruption_budgets = Owners(wake)
+        self.loads: dict[Key, PoolLoad] = {}
+        """Of the serving pools, as the scraper has gathered them."""
         self._refusals: dict[str, tuple[str, datetime]] = {}
         self._listings: dict[str, Listing] = {}
         self._answers: dict[str, Answer] = {}
@@ -293,7 +322,7 @@ class Cluster:
         """The cluster now."""
         jobs = {key: self._complete(job, self.pods.by_owner.get(job.uid)) for key, job in self.jobs.values.items()}
         workspaces = {key: self._with_pod_set(w, self.stateful_sets) for key, w in self.workspaces.values.items()}
-        serving = {key: self._with_pod_set(p, self.deployments) for key, p in self.serving_pools.values.items()}
+        serving = {pool.key: pool for pool in self.pools_with_pods()}
         self._forget_refusals([*jobs.values(), *workspaces.values(), *serving.values()])
         return Snapshot(
             taken_at=self._clock(),
@@ -307,12 +336,19 @@ class Cluster:
             namespaces=dict(self.namespaces.values),
             workspaces=workspaces,
             serving_pools=serving,
+            loads=dict(self.loads),
             claims=dict(self.claims.values),
             sightings=dict(self.sightings.values),
             tenants=self.pods.tenants(),
             listings=dict(self._listings),
             answers=self._current_answers(),
         )
+
+    def pools_with_pods(self) -> list[ServingPool]:
+        """The serving pools as a snapshot has them."""
+        reached, guarded = self.serving_services.uids(), self.disruption_budgets.uids()
+        pools = [self._with_pod_set(pool, self.deployments) for pool in self.serving_pools.values.values()]
+        return [replace(p, has_service=p.uid in reached, has_budget=p.uid in guarded) for p in pools]
 
     def _complete(self, owner: W, pods: dict[Key, Pod] | None) -> W:
         refusal = self._refusals.get(owner.uid) if self._refusals else None
@@ -325,7 +361,10 @@ class Cluster:
         member = Member(owner.KIND, names.label_value(owner.name))
         complete = self._complete(owner, self.pods.by_member.get((owner.namespace, member)))
         pod_set = pod_sets.by_owner.get(owner.uid)
-        return complete if pod_set is None else replace(complete, pod_set=pod_set)
+        if pod_set is None:
+            return complete
+        # Its pods cannot ask for their GPUs by another name any more.
+        return replace(complete, pod_set=pod_set, demand=with_gpu_resource(complete.demand, pod_set.gpu_resource))
 
     def _forget_refusals(self, owners: Iterable[OwnObject]) -> None:
         if self._refusals:

@@ -134,6 +134,7 @@ class PodStatus(msgspec.Struct, rename="camel"):
     phase: str = "Pending"
     reason: str = ""
     message: str = ""
+    pod_ip: str = msgspec.field(name="podIP", default="")
     start_time: datetime | None = None
     conditions: list[Condition] = []
     container_statuses: list[ContainerStatus] = []
@@ -209,10 +210,29 @@ class OwnKind(msgspec.Struct):
     status: dict[str, Any] = {}
 
 
+class Child(msgspec.Struct):
+    """An object of ours of which only the existence matters."""
+
+    metadata: Metadata
+
+
 class PodTemplate(msgspec.Struct):
     """The template of a PodSet, its node affinity alone."""
 
     spec: PodSpec = msgspec.field(default_factory=PodSpec)
+
+
+class ManagedFields(msgspec.Struct, rename="camel"):
+    """Which fields a manager has written last."""
+
+    manager: str = ""
+    fields: dict[str, Any] = msgspec.field(name="fieldsV1", default_factory=dict)
+
+
+class PodSetMetadata(Metadata, rename="camel"):
+    """Metadata, with who has written what: others write Deployments too."""
+
+    managed_fields: list[ManagedFields] = []
 
 
 class PodSetSpec(msgspec.Struct):
@@ -223,14 +243,17 @@ class PodSetSpec(msgspec.Struct):
 
 
 class PodSetStatus(msgspec.Struct, rename="camel"):
-    """How many of them are ready."""
+    """How many there are, are up to date, and are ready."""
 
+    replicas: int = 0
+    updated_replicas: int = 0
     ready_replicas: int = 0
+    conditions: list[Condition] = []
 
 
 class PodSet(msgspec.Struct):
     """A StatefulSet or a Deployment."""
 
-    metadata: Metadata
+    metadata: PodSetMetadata
     spec: PodSetSpec = msgspec.field(default_factory=PodSetSpec)
     status: PodSetStatus = msgspec.field(default_factory=PodSetStatus)

@@ -13,8 +13,9 @@ from stokehold.cluster.apply import Applier, Writer, Writes
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.connection import blocking_http
 from stokehold.cluster.leases import LeaseElector
+from stokehold.cluster.scraping.scraper import Scraper
 from stokehold.cluster.snapshots import Cluster
-from stokehold.controllers import admission, clock, memory, provisioning, scheduling
+from stokehold.controllers import admission, autoscaling, clock, memory, provisioning, scheduling
 from stokehold.controllers.cycle import Cycle, Pace
 from stokehold.controllers.provider_calls import ProviderCalls
 from stokehold.controllers.provisioning import Provisioner
@@ -24,6 +25,7 @@ from stokehold.model.actions import Action
 from stokehold.model.snapshot import Snapshot
 from stokehold.observability import logs, metrics
 from stokehold.observability.health import HealthServer
+from stokehold.planning.autoscaling.plan import plan_autoscaling
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.providers.registry import Registry
 
@@ -50,9 +52,14 @@ class Operator:
         registry = Registry(api, settings.namespace)
         self._calls = ProviderCalls(registry, self._cluster, self._elector.check, clock.now)
         self._provisioner = Provisioner(settings.provisioning, self._calls, self._applier.apply)
+        self._autoscaling = self._cycle("autoscaling", self._plan_autoscaling)
         self._cycles = (
             self._cycle("scheduling", self._plan_scheduling),
             self._cycle("provisioning", self._provisioner.plan, self._provisioner.carry_out),
+            self._autoscaling,
+        )
+        self._scraper = Scraper(
+            self._cluster, settings.scraping, clock.now, self._autoscaling.wake, autoscaling.count_scrape
         )
         self._health = HealthServer(metrics.REGISTRY, alive=list, ready=self._problems, refresh=self._refresh_metrics)
 
@@ -114,6 +121,7 @@ class Operator:
             for cycle in self._cycles:
                 group.create_task(cycle.run(), name=cycle.name)
             group.create_task(self._calls.run(), name="providers")
+            group.create_task(self._scraper.run(), name="scraper")
 
     async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """The end of any part is the end of the process; a new one starts from what the API server holds."""
@@ -171,6 +179,11 @@ class Operator:
         scheduling.count_actions(actions, snapshot)
         return actions
 
+    def _plan_autoscaling(self, snapshot: Snapshot) -> Iterable[Action]:
+        actions = list(plan_autoscaling(snapshot, self._settings.autoscaling))
+        autoscaling.count_actions(actions)
+        return actions
+
     def _problems(self) -> list[str]:
         deaf = self._settings.webhook is not None and not self._admits.is_set()
         stale = self._watches.problems(self._settings.stale_watch_seconds)
@@ -183,6 +196,7 @@ class Operator:
         snapshot = self._cluster.snapshot()
         scheduling.count_state(snapshot)
         provisioning.count_state(snapshot)
+        autoscaling.count_state(snapshot)
 
 
 def _count_action(action: str, outcome: str) -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from stokehold.cluster.scraping.scraper import ScrapeSettings
+from stokehold.planning.autoscaling.settings import AutoscalingSettings
 from stokehold.planning.provisioning.settings import ProvisioningSettings
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
@@ -33,6 +35,8 @@ class Settings:
     lease_name: str = "stokehold"
     scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)
     provisioning: ProvisioningSettings = field(default_factory=ProvisioningSettings)
+    autoscaling: AutoscalingSettings = field(default_factory=AutoscalingSettings)
+    scraping: ScrapeSettings = field(default_factory=ScrapeSettings)
     debounce_seconds: float = 0.05
     """After a wake-up: changes come in swarms, and one plan answers them all."""
     provisioning_debounce_seconds: float = 0.2

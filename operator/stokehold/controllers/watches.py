@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from stokehold.api.names import MANAGED_BY
+from stokehold.api.names import MANAGED_BY, SERVING_LABEL
 from stokehold.cluster import resources, wire
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.informers import Informer
@@ -19,6 +19,7 @@ from stokehold.cluster.reading import (
     read_pod_set,
     read_priority_class,
     read_queue,
+    read_serving_owner,
     read_serving_pool,
     read_sighting,
     read_workspace,
@@ -48,7 +49,7 @@ class Watches:
         def watch(
             resource: resources.Resource,
             form: type[W],
-            convert: Callable[[W], T],
+            convert: Callable[[W], T | None],
             listener: Listener[T],
             labels: str | None = None,
         ) -> Informer[T]:
@@ -66,6 +67,16 @@ class Watches:
         )
         self.serving_pools = watch(resources.INFERENCE_POOLS, own, read_serving_pool, cluster.serving_pools)
         self.deployments = watch(resources.DEPLOYMENTS, wire.PodSet, read_pod_set, cluster.deployments, labels=managed)
+        self.serving_children = (
+            watch(resources.SERVICES, wire.Child, read_serving_owner, cluster.serving_services, labels=SERVING_LABEL),
+            watch(
+                resources.POD_DISRUPTION_BUDGETS,
+                wire.Child,
+                read_serving_owner,
+                cluster.disruption_budgets,
+                labels=SERVING_LABEL,
+            ),
+        )
         self.claims = watch(resources.GPU_NODE_CLAIMS, own, read_claim, cluster.claims)
         self._others: tuple[Informer[Any], ...] = (
             watch(resources.NODES, wire.Node, read_node, cluster.nodes),
@@ -78,7 +89,8 @@ class Watches:
 
     def __iter__(self) -> Iterator[Informer[Any]]:
         written = (self.pods, self.jobs, self.workspaces, self.stateful_sets)
-        return iter((*written, self.serving_pools, self.deployments, self.claims, *self._others))
+        serving = (self.serving_pools, self.deployments, *self.serving_children)
+        return iter((*written, *serving, self.claims, *self._others))
 
     async def run(self) -> None:
         """Keep all of them fresh until cancelled."""

@@ -5,6 +5,7 @@ that the newer state would not allow (deterministic names, uid and resourceVersi
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaimSpec
@@ -60,6 +61,8 @@ class WriteStatus:
     """The reason for which it closes a job's current attempt, if it does."""
     can_wait: bool = False
     """Tells only how full something is: worth a write now and then."""
+    decides: str = ""
+    """The reason for which it gives a serving pool another number of replicas, if it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class ReleasePod:
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """Delete a pod of an attempt that is over; its own grace period applies."""
+    """Delete a pod that is of no use any more; its own grace period applies."""
 
     pod: Pod
     why: str
@@ -181,6 +184,33 @@ ClaimAction = CreateClaim | CordonNode | DeleteNode | DeleteClaim | ReleaseClaim
 ProviderCall = LaunchNode | TerminateNode | TerminateOrphan
 """Carried out by a provider, not by the API server."""
 
+
+@dataclass(frozen=True, slots=True)
+class ServingShape:
+    """What shapes the replicas of a pool besides its spec, and the digest of both."""
+
+    gpu_resource: str
+    pod_priority_class: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDeployment:
+    """Give a serving pool its Deployment with so many replicas; the only writer of that number.
+
+    A new shape also brings its template, its Service and its PodDisruptionBudget up to date.
+    """
+
+    pool: ServingPool
+    replicas: int
+    shape: ServingShape
+    reshapes: bool
+    victims: tuple[Pod, ...] = ()
+    """On the way down: the replicas that should go first."""
+    undone_at: tuple[datetime, ...] = ()
+    """When what others wrote was undone, this time included; remembered on the Deployment."""
+
+
 Action = (
     AdmitJob
     | WriteStatus
@@ -189,6 +219,7 @@ Action = (
     | DeletePod
     | StartWorkspace
     | PlaceReplica
+    | WriteDeployment
     | ClaimAction
     | ProviderCall
 )

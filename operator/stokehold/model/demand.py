@@ -3,8 +3,8 @@
 Also the pod that the demand is computed from, so that what is planned is what kube-scheduler will count.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -64,6 +64,8 @@ class Demand:
     gpu_types: tuple[str, ...] = ()
     capacity_classes: tuple[str, ...] = ()
     data_class: str = ""
+    gpu_resource: str = ""
+    """The one name under which the GPUs are asked for already; empty: the pool's."""
     required_topology: str = ""
     preferred_topology: str = ""
     tolerations: tuple[Toleration, ...] = ()
@@ -72,6 +74,8 @@ class Demand:
     """Alternatives; in each, all must hold. Empty means no wish."""
     buyer: str = ""
     """The uid of the job whose bought nodes are open to it; set by planners alone."""
+    avoid: tuple[str, ...] = ()
+    """Nodes that will not do, by name."""
     hashed: int = field(init=False, repr=False, compare=False)
     """Computed once: a plan looks demands up thousands of times."""
 
@@ -117,6 +121,16 @@ def replica_demand(spec: InferencePoolSpec) -> Demand:
     """The demand of one replica of an InferencePool."""
     pod = shaped_pod(spec, spec.gpus_per_replica, "Always")
     return _demand(pod, count=1, min_count=1, gpus=spec.gpus_per_replica, gpu_types=tuple(spec.gpu_types))
+
+
+def with_gpu_resource(demand: Demand, name: str) -> Demand:
+    """The same demand for GPUs of this name alone; empty: of any."""
+    return demand if demand.gpu_resource == name else _shared(replace(demand, gpu_resource=name))
+
+
+def avoiding(demand: Demand, nodes: Collection[str]) -> Demand:
+    """The same demand, on none of these nodes."""
+    return _shared(replace(demand, avoid=tuple(sorted(nodes)))) if nodes else demand
 
 
 def shaped_pod(

@@ -48,6 +48,11 @@ def volume_claim_name(workspace: str) -> str:
     return f"{stem(workspace)}-home"
 
 
+def serving_name(pool: str) -> str:
+    """The Deployment, the Service and the PodDisruptionBudget of a serving pool."""
+    return stem(pool)
+
+
 def label_value(name: str) -> str:
     """The name as a label value: itself where it fits."""
     return name if len(name) <= LONGEST_LABEL else stem(name, LONGEST_LABEL)

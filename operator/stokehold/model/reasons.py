@@ -59,6 +59,67 @@ class Finish(StrEnum):
     """It ran longer than `spec.maxRuntime`."""
 
 
+class Scaling(StrEnum):
+    """Why a serving pool has got another number of replicas; `status.decisions[].reason`."""
+
+    CREATED = "Created"
+    """The pool is new: it begins with its fewest replicas."""
+    LOAD_ROSE = "LoadRose"
+    """The load asks for more."""
+    LOAD_FELL = "LoadFell"
+    """Fewer were enough for the whole of `scaling.scaleDownDelay`."""
+    NO_LOAD = "NoLoad"
+    """There was certainly no load for the whole of `scaling.scaleDownDelay`: the pool sleeps."""
+    CAPPED_BY_MAX = "CappedByMax"
+    """The load, or an external autoscaler, asks for more than `replicas.max`."""
+    RAISED_TO_MIN = "RaisedToMin"
+    """`replicas.min` has been raised."""
+    SCHEDULED_FLOOR = "ScheduledFloor"
+    """A time in `scaling.schedule` has begun."""
+    EXTERNAL_SCALE = "ExternalScale"
+    """An external autoscaler has asked for it through the scale subresource."""
+    METRICS_MISSING = "MetricsMissing"
+    """The load has been unknown for long: as many as were needed lately."""
+
+
+class Metrics(StrEnum):
+    """What is known of a serving pool's load; reason of the condition `MetricsFresh`."""
+
+    FRESH = "Fresh"
+    """All that the pool is scaled by was read lately."""
+    PARTLY_MISSING = "PartlyMissing"
+    """Some replicas gave no metrics; they count as busy."""
+    MISSING = "Missing"
+    """What the pool is scaled by cannot be read: the number of replicas is held, and may rise."""
+    NO_REPLICA_READY = "NoReplicaReady"
+    """There is no replica that could be asked."""
+    EXTERNAL = "External"
+    """An external autoscaler decides; nothing is measured."""
+
+
+class Serving(StrEnum):
+    """Where a serving pool stands; reasons of its other conditions."""
+
+    ENOUGH_READY = "EnoughReplicasReady"
+    """At least `replicas.min` replicas are ready."""
+    NOT_ENOUGH_READY = "NotEnoughReplicasReady"
+    """Fewer than `replicas.min` replicas are ready, or none."""
+    ASLEEP = "ScaledToZero"
+    """No replica is wanted."""
+    PLACED = "Placed"
+    """Each replica has its node."""
+    UNSCHEDULABLE = "Unschedulable"
+    """kube-scheduler finds no node for a replica without GPUs."""
+    SOLE_WRITER = "SoleWriter"
+    """Nobody else writes the Deployment."""
+    OTHER_WRITER = "OtherWriter"
+    """Somebody else keeps writing the Deployment: it is left as it is for half an hour."""
+    SUPPORTED = "Supported"
+    """All that the spec asks for is built."""
+    NOT_SUPPORTED = "NotSupportedYet"
+    """The spec asks for something that is not built yet; the message says what happens instead."""
+
+
 class Progress(StrEnum):
     """Reasons of conditions that say all is well."""
 

@@ -19,6 +19,7 @@ from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec, InferencePo
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
 from stokehold.model.capacity import Answer, Listing
 from stokehold.model.demand import Demand
+from stokehold.model.load import PoolLoad
 from stokehold.model.taints import Taint
 
 Resources = Mapping[str, int]
@@ -87,6 +88,10 @@ class Pod:
     member: Member | None = None
     gated: bool = False
     """Waits behind our scheduling gate until the ledger has chosen a node."""
+    placed_at: datetime | None = None
+    """When the gate was lifted."""
+    address: str = ""
+    """Its IP, as its kubelet says."""
     tracked: bool = False
     """Carries our finalizer: its outcome has not been recorded yet."""
     terminating_since: datetime | None = None
@@ -174,9 +179,24 @@ class PodSet:
     owner_uid: str
     replicas: int
     ready_replicas: int = 0
+    current_replicas: int = 0
+    """How many pods exist."""
+    updated_replicas: int = 0
+    """How many of them have the newest template."""
+    problem: str = ""
+    """Why its controller cannot create pods, in its words."""
     node: str = ""
     template: str = ""
-    """The digest of the pod template that we last wrote, from an annotation."""
+    """The digest of what we last wrote, from an annotation."""
+    gpu_resource: str = ""
+    """The name under which its pods ask for GPUs, from an annotation."""
+    written_replicas: int | None = None
+    """The number of replicas that we wrote last, from an annotation."""
+    undone_at: tuple[datetime, ...] = ()
+    """When we last undid what others had written, from an annotation."""
+    replicas_writer: str = ""
+    template_writer: str = ""
+    """Who else has written the number, or a part of the pods' spec, as managedFields say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +227,9 @@ class ServingPool(OwnObject):
     status: InferencePoolStatus
     demand: Demand
     pod_set: PodSet | None = None
+    has_service: bool = False
+    has_budget: bool = False
+    """Whether it has its PodDisruptionBudget."""
     pods: tuple[Pod, ...] = ()
     create_error: str = ""
     """Why the API server refused its Deployment or Service the last time, in its words."""
@@ -290,6 +313,8 @@ class Snapshot:
     workspaces: Mapping[tuple[str, str], Workspace] = field(default_factory=dict)
     serving_pools: Mapping[tuple[str, str], ServingPool] = field(default_factory=dict)
     claims: Mapping[str, Claim] = field(default_factory=dict)
+    loads: Mapping[tuple[str, str], PoolLoad] = field(default_factory=dict)
+    """By serving pool; one that nobody has asked yet has none."""
     sightings: Mapping[str, Sighting] = field(default_factory=dict)
     """By node; a node without an agent has none."""
     tenants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

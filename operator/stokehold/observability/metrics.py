@@ -147,6 +147,36 @@ ORPHANS = Counter(
     ["pool"],
     registry=REGISTRY,
 )
+POOL_DESIRED = Gauge(
+    "stokehold_inference_pool_desired_replicas",
+    "Replicas that each InferencePool should have.",
+    ["namespace", "pool"],
+    registry=REGISTRY,
+)
+POOL_READY = Gauge(
+    "stokehold_inference_pool_ready_replicas",
+    "Replicas of each InferencePool that can take requests.",
+    ["namespace", "pool"],
+    registry=REGISTRY,
+)
+POOL_LOAD_AGE_SECONDS = Gauge(
+    "stokehold_inference_pool_load_age_seconds",
+    "Age of the oldest answer that an InferencePool is scaled by; none before the first answer.",
+    ["namespace", "pool"],
+    registry=REGISTRY,
+)
+POOL_DECISIONS = Counter(
+    "stokehold_inference_pool_decisions_total",
+    "Changes of the number of replicas of InferencePools, by reason.",
+    ["reason"],
+    registry=REGISTRY,
+)
+SCRAPES = Counter(
+    "stokehold_scrapes_total",
+    "Questions for the load of InferencePools by source (pod, prometheus) and result (ok, failed).",
+    ["source", "result"],
+    registry=REGISTRY,
+)
 
 ALL: tuple[MetricWrapperBase, ...] = (
     CYCLE_SECONDS,
@@ -175,4 +205,9 @@ ALL: tuple[MetricWrapperBase, ...] = (
     NODE_PAID_SECONDS,
     NODE_COST,
     ORPHANS,
+    POOL_DESIRED,
+    POOL_READY,
+    POOL_LOAD_AGE_SECONDS,
+    POOL_DECISIONS,
+    SCRAPES,
 )

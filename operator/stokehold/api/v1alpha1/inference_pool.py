@@ -72,9 +72,9 @@ class Metric(Part):
     )
 
     type: Literal["Queue", "Concurrency", "RequestRate", "KVCache", "GPU", "Prometheus"]
-    """What is measured: requests that wait in the engine (Queue), requests in work (Concurrency), requests a second
-    (RequestRate), the share of the KV cache in use (KVCache, 0 to 1), the share of the GPUs that is busy (GPU, 0 to 1),
-    or the result of query (Prometheus)."""
+    """What is measured: requests that wait in the engine (Queue), requests in work with those that must be started to
+    work off the queue (Concurrency), requests a second (RequestRate), the share of the KV cache in use (KVCache, 0 to
+    1), the share of the GPUs that is busy (GPU, 0 to 1), or the result of query (Prometheus)."""
     target: PositiveAmount
     """How much of it one replica should have, as a decimal in a string, for example "8"."""
     query: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
@@ -101,13 +101,14 @@ class Scaling(Part):
     """Who decides: the Operator by the fields below, or an External autoscaler by the scale subresource. Two of them
     would undo each other's work, so each leaves the other alone."""
     metrics: Annotated[tuple[Metric, ...], Field(max_length=8)] = ()
-    """What the load is measured by. The measure that asks for most replicas decides. Left out, it is the engine's
-    queue and its requests in work."""
+    """What the load is measured by. The measure that asks for most replicas decides. Left out, it is Concurrency with
+    a target of 32: the engine's requests in work, and those that wait."""
     engine: Literal["vllm", "sglang", "triton", "custom"] = "vllm"
     """The inference engine, which decides the names of its metrics: vllm, sglang, triton or custom. With custom only
     metrics of the types GPU and Prometheus can be measured."""
     drain_seconds: Annotated[Int, Field(ge=0, le=3600)] = 30
-    """How many seconds a replica has to finish its requests before it is stopped."""
+    """In how many seconds requests that wait should have been worked off, and how many a replica has to finish its
+    own before it is stopped."""
     scale_down_delay: Annotated[Duration, between("0s", "24h")] = Duration.parse("5m")
     """How long fewer replicas must have been enough before one is taken away, for example 5m."""
     schedule: Annotated[tuple[ScheduledFloor, ...], Field(max_length=16)] = ()
@@ -259,6 +260,15 @@ class Decision(Part):
     """Why, as a sentence with the numbers."""
 
 
+class ScaleDown(Part):
+    """Fewer replicas than there are have been enough for a while; when scaleDownDelay is over, some are given back."""
+
+    since: Timestamp
+    """Since when."""
+    replicas: Int
+    """The most that were needed in that time."""
+
+
 class RolloutStatus(Part):
     """How far a new version has come."""
 
@@ -282,7 +292,7 @@ class InferencePoolStatus(Part):
     phase: str = ""
     """Where the pool stands: Pending, Ready, Scaling, Degraded, RollingOut or Zero."""
     conditions: Conditions = ()
-    """The state in detail: Ready, MetricsFresh, CapacityAvailable and RolledBack."""
+    """The state in detail: Ready, MetricsFresh, CapacityAvailable, ScalingActive, Valid and RolledBack."""
     replicas: Int | None = None
     """How many replicas exist. The scale subresource shows it."""
     ready_replicas: Int | None = None
@@ -293,6 +303,8 @@ class InferencePoolStatus(Part):
     """The label selector of the replicas' pods, as text. The scale subresource shows it."""
     gpu_type: str = ""
     """The type of GPU that the replicas have."""
+    scale_down: ScaleDown | None = None
+    """What is about to be given back. Left out while all replicas are needed or the load is not known."""
     decisions: tuple[Decision, ...] = ()
     """The last numbers of replicas that were chosen, the latest last."""
     rollout: RolloutStatus | None = None

@@ -39,6 +39,7 @@ from stokehold.model.actions import (
     StartWorkspace,
     TerminateNode,
     TerminateOrphan,
+    WriteDeployment,
     WriteStatus,
 )
 from stokehold.model.snapshot import Job, ServingPool, Workspace
@@ -87,8 +88,8 @@ class Applier:
     async def _dispatch(self, action: Action) -> None:
         writes = self._writes
         match action:
-            case AdmitJob():
-                await self._create_for(action.job, jobs.admit(writes, action))
+            case AdmitJob() | StartWorkspace() | WriteDeployment():
+                await self._create(action)
             case WriteStatus():
                 await writes.write_status(action.subject, action.status)
                 await writes.tell(action.subject, action.notes)
@@ -98,8 +99,6 @@ class Applier:
                 await jobs.release(writes, action.pod)
             case DeletePod():
                 await jobs.delete(writes, action)
-            case StartWorkspace():
-                await self._create_for(action.workspace, workspaces.start(writes, action))
             case PlaceReplica():
                 await serving.place(writes, action)
             case CreateClaim() | CordonNode() | DeleteNode() | DeleteClaim() | ReleaseClaim():
@@ -125,6 +124,16 @@ class Applier:
             case _:
                 assert_never(action)
 
+    async def _create(self, action: AdmitJob | StartWorkspace | WriteDeployment) -> None:
+        writes = self._writes
+        match action:
+            case AdmitJob():
+                await self._create_for(action.job, jobs.admit(writes, action))
+            case StartWorkspace():
+                await self._create_for(action.workspace, workspaces.start(writes, action))
+            case WriteDeployment():
+                await self._create_for(action.pool, serving.write_deployment(writes, action))
+
     async def _create_for(self, owner: Job | Workspace | ServingPool, creation: Awaitable[None]) -> None:
         """Remember a refusal that its owner can mend, so that it is told and not repeated in every cycle."""
         try:
@@ -143,6 +152,8 @@ def _target(action: Action) -> str:
             namespace, name = action.pod.key
         case StartWorkspace():
             namespace, name = action.workspace.key
+        case WriteDeployment():
+            namespace, name = action.pool.key
         case WriteStatus():
             namespace, name = action.subject.key
         case AdmitJob() | FinishJob():

@@ -5,6 +5,7 @@ What the server replies is shown to the informers at once, so that the next cycl
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -12,12 +13,13 @@ from typing import Any, TypeVar
 from stokehold.api.names import API_VERSION
 from stokehold.cluster import manifests
 from stokehold.cluster.annotations import TERM
-from stokehold.cluster.client import KubeApi
-from stokehold.cluster.errors import AlreadyExistsError, ApiError
+from stokehold.cluster.client import KubeApi, PatchKind
+from stokehold.cluster.errors import AlreadyExistsError, ApiError, NotFoundError
 from stokehold.cluster.informers import Informer
 from stokehold.cluster.resources import (
     DEV_WORKSPACES,
     EVENTS,
+    FIELD_MANAGER,
     GPU_NODE_CLAIMS,
     GPU_NODE_POOLS,
     INFERENCE_POOLS,
@@ -28,9 +30,10 @@ from stokehold.model.actions import Note
 from stokehold.model.snapshot import OwnObject
 from stokehold.observability import logs
 
+__all__ = ["FIELD_MANAGER", "Writer", "Writes"]
+
 T = TypeVar("T")
 
-FIELD_MANAGER = "stokehold"
 MOST_AT_ONCE = 32
 """Calls in flight. More only lengthens the API server's queue."""
 
@@ -67,6 +70,10 @@ class Writes:
         self._clock = clock
         self._slots = asyncio.Semaphore(MOST_AT_ONCE)
 
+    def now(self) -> datetime:
+        """The time, for what is recorded on objects."""
+        return self._clock()
+
     async def call(self, call: Callable[[], Awaitable[T]]) -> T:
         """One call, when there is room for it. Raises NotLeaderError when replaced."""
         async with self._slots:
@@ -89,14 +96,28 @@ class Writes:
         try:
             made = await self.call(lambda: self.api.create(resource, body, namespace, field_manager=FIELD_MANAGER))
         except AlreadyExistsError:
-            name = body["metadata"]["name"]
-            made = await self.call(lambda: self.api.get(resource, name, namespace))
-            if all(ref.get("uid") != owner.uid for ref in made["metadata"].get("ownerReferences", ())):
-                raise AlreadyExistsError(
-                    409, "AlreadyExists", f"{resource.kind} {name} exists already and belongs to something else"
-                ) from None
+            made = await self.call(lambda: self.api.get(resource, body["metadata"]["name"], namespace))
+            _check_owner(resource, made, owner)
         self.show(resource, made)
         return made
+
+    async def apply_own(self, resource: Resource, body: dict[str, Any], owner: OwnObject) -> None:
+        """Create a child of `owner`, or bring the one that is there up to date; never somebody else's object."""
+        namespace, name = owner.namespace, body["metadata"]["name"]
+        with suppress(NotFoundError):  # the apply creates it
+            _check_owner(resource, await self.call(lambda: self.api.get(resource, name, namespace)), owner)
+        applied = await self.call(
+            lambda: self.api.patch(
+                resource,
+                name,
+                body,
+                namespace=namespace,
+                kind=PatchKind.APPLY,
+                field_manager=FIELD_MANAGER,
+                force=True,
+            )
+        )
+        self.show(resource, applied)
 
     async def write_status(self, subject: OwnObject, status: dict[str, Any], version: str | None = None) -> None:
         """Replace the status, unless the object has changed since `version` (default: since the snapshot)."""
@@ -133,3 +154,11 @@ class Writes:
             except ApiError as error:
                 if not isinstance(error, AlreadyExistsError):
                     log.debug("event not written", error=str(error))
+
+
+def _check_owner(resource: Resource, found: dict[str, Any], owner: OwnObject) -> None:
+    if all(ref.get("uid") != owner.uid for ref in found["metadata"].get("ownerReferences", ())):
+        name = found["metadata"]["name"]
+        raise AlreadyExistsError(
+            409, "AlreadyExists", f"{resource.kind} {name} exists already and belongs to something else"
+        )

@@ -74,7 +74,7 @@ class Ledger:
 
     def pools_for(self, demand: Demand) -> list[Pool]:
         """The pools that may host this gang, best first."""
-        key = (demand.gpus > 0, demand.gpu_types, demand.capacity_classes, demand.data_class)
+        key = (demand.gpus > 0, demand.gpu_types, demand.capacity_classes, demand.data_class, demand.gpu_resource)
         pools = self._pools_for.get(key)
         if pools is None:
             pools = self._pools_for[key] = pools_for(demand, self.pools.values())
@@ -181,6 +181,8 @@ class Ledger:
         if not self._open[row] or self._held.get(row, demand.buyer) != demand.buyer:
             return False
         node = self.nodes[row]
+        if node.name in demand.avoid:
+            return False
         taints = [taint for taint in node.taints if not tolerated_by_pool(pool, taint)]
         return tolerates(demand.tolerations, taints) and demand.accepts(node.labels)
 
@@ -218,7 +220,7 @@ def _is_open(node: Node, snapshot: Snapshot) -> bool:
 
 def _wishes(demand: Demand) -> tuple[object, ...]:
     """What decides which open nodes suit the demand."""
-    return demand.tolerations, demand.node_selector, demand.node_affinity, demand.buyer
+    return demand.tolerations, demand.node_selector, demand.node_affinity, demand.buyer, demand.avoid
 
 
 def _wanted(demand: Demand, gpu_resource: str) -> dict[str, int]:

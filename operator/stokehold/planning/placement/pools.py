@@ -89,7 +89,7 @@ def pools_for(demand: Demand, pools: Iterable[Pool]) -> list[Pool]:
     """The pools that may host this gang, best first: by the order of its GPU types, then of its capacity classes."""
     ranked: list[tuple[int, int, str, Pool]] = []
     for pool in pools:
-        if demand.gpus and pool.gpu_type == NO_GPUS:
+        if demand.gpus and (pool.gpu_type == NO_GPUS or demand.gpu_resource not in ("", pool.gpu_resource)):
             continue
         type_rank = _rank(demand.gpu_types, pool.serves_type)
         class_rank = _rank(demand.capacity_classes, pool.capacity_class.__eq__)

@@ -1,15 +1,17 @@
 """How long to hold back after an attempt has ended, and which nodes to leave alone for a while.
 
-Everything is derived from what the jobs' own statuses record, so a new leader knows as much as the old one.
+Everything is derived from what the jobs' own statuses record, and from the replicas that failed, so a new leader knows
+as much as the old one.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from stokehold.model.reasons import Eviction
-from stokehold.model.snapshot import Job, Snapshot
+from stokehold.model.snapshot import Job, ServingPool, Snapshot
 from stokehold.planning.scheduling.attempts import Attempt
-from stokehold.planning.scheduling.lifecycle import End
+from stokehold.planning.scheduling.lifecycle import End, was_refused
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 
@@ -30,6 +32,19 @@ def nodes_to_avoid(snapshot: Snapshot, settings: SchedulingSettings) -> frozense
                 continue
             if snapshot.taken_at - eviction.time <= settings.fault_window:
                 refusals[eviction.node] += 1
+    return _refusing(refusals, settings)
+
+
+def nodes_to_avoid_for(pool: ServingPool, snapshot: Snapshot, settings: SchedulingSettings) -> frozenset[str]:
+    """The same from a pool's failed replicas, for that pool alone: anybody can make pods that look like its own."""
+    refusals: dict[str, int] = defaultdict(int)
+    for pod in filter(was_refused, pool.pods):
+        if pod.placed_at is not None and snapshot.taken_at - pod.placed_at <= settings.fault_window:
+            refusals[pod.node] += 1
+    return _refusing(refusals, settings)
+
+
+def _refusing(refusals: Mapping[str, int], settings: SchedulingSettings) -> frozenset[str]:
     return frozenset(node for node, count in refusals.items() if count >= settings.refusals_to_avoid)
 
 

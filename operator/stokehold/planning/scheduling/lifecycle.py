@@ -61,10 +61,15 @@ def workers_succeeded(case: Case) -> End | None:
 def kubelet_refused(case: Case) -> End | None:
     """A kubelet did not admit a worker: its device plugin was not ready, or it saw other resources than we did."""
     for pod in case.attempt.pods:
-        if pod.phase == "Failed" and (pod.reason in REFUSED_BY_KUBELET or pod.reason.startswith("OutOf")):
+        if was_refused(pod):
             said = f"{pod.reason}: {pod.message}" if pod.message else pod.reason
             return _fault(Eviction.REJECTED_BY_NODE, pod, f"node {pod.node} refused {pod.name} ({said})")
     return None
+
+
+def was_refused(pod: Pod) -> bool:
+    """Whether the kubelet did not take the pod that was bound to its node."""
+    return pod.phase == "Failed" and (pod.reason in REFUSED_BY_KUBELET or pod.reason.startswith("OutOf"))
 
 
 def node_was_lost(case: Case) -> End | None:

@@ -1,6 +1,6 @@
 """What to do about work that wants GPUs now.
 
-    release   pods whose job is gone, or that ended with an attempt that has been recorded
+    release   pods whose job is gone, that ended with an attempt that has been recorded, or that nobody could bind
     close     attempts that are over: finished, failed, lost, suspended, too long
     complete  gangs of which only a part was created before somebody died
     admit     waiting gangs, workspaces and replicas, by priority and age, whole or not at all
@@ -27,9 +27,9 @@ from stokehold.model.actions import (
     StartWorkspace,
     WriteStatus,
 )
-from stokehold.model.demand import Demand
+from stokehold.model.demand import Demand, avoiding
 from stokehold.model.reasons import Eviction
-from stokehold.model.snapshot import Job, Pod, Snapshot
+from stokehold.model.snapshot import Job, Pod, ServingPool, Snapshot, Workspace
 from stokehold.planning.placement.explain import Explanation, explain
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.place import Shortfall, place_gang, shortfall
@@ -39,12 +39,13 @@ from stokehold.planning.placement.priorities import priority_of
 from stokehold.planning.placement.purchases import Purchase, demand_of, held_nodes, standing_purchases
 from stokehold.planning.scheduling import reporting
 from stokehold.planning.scheduling.attempts import Attempt, current_attempt, is_over
-from stokehold.planning.scheduling.backoff import nodes_to_avoid, requeue_time
+from stokehold.planning.scheduling.backoff import nodes_to_avoid, nodes_to_avoid_for, requeue_time
 from stokehold.planning.scheduling.bursting import with_burst
 from stokehold.planning.scheduling.lifecycle import Case, End, end_of_attempt
 from stokehold.planning.scheduling.queueing import (
     Entry,
     Gang,
+    Promised,
     Queues,
     Replica,
     Work,
@@ -53,9 +54,13 @@ from stokehold.planning.scheduling.queueing import (
 )
 from stokehold.planning.scheduling.settings import SchedulingSettings
 from stokehold.planning.scheduling.single_pods import (
+    promised_replicas,
     reserve_started,
+    unbound_replicas,
+    useless_corpses,
     waiting_replicas,
     waiting_workspaces,
+    why_replica_waits,
     why_workspace_waits,
 )
 from stokehold.planning.scheduling.telling import Held, Teller, owner_of
@@ -73,6 +78,10 @@ class Standing:
 def plan_scheduling(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
     """Everything that can be done now, in the order in which it may be done."""
     yield from _release_orphans(snapshot)
+    for pod in useless_corpses(snapshot, settings):
+        yield DeletePod(pod, "newer replicas of its pool have failed too")
+    for pod in unbound_replicas(snapshot, settings):
+        yield DeletePod(pod, "kube-scheduler could not bind it to its node")
     yield from _tidy_finished(snapshot)
     queues = Queues(snapshot)
     standings = list(_standings(queues, settings))
@@ -206,21 +215,30 @@ def _queue_up(waiting: list[Standing], queues: Queues, teller: Teller) -> Genera
         if why is not None:
             yield from teller.tell(Held(Gang(job, attempt), why))
         else:
-            entries.append(_entry(Gang(job, attempt), job.created_at, queues))
+            entries.append(_entry(Gang(job, attempt), job.created_at, queues, settings))
     for workspace in waiting_workspaces(snapshot):
         why = why_workspace_waits(workspace, queues, settings)
         if why is not None:
             yield from teller.tell(Held(workspace, why))
         else:
-            entries.append(_entry(workspace, workspace.created_at, queues))
-    entries += (_entry(r, r.pod.created_at or r.pool.created_at, queues) for r in waiting_replicas(snapshot))
+            entries.append(_entry(workspace, workspace.created_at, queues, settings))
+    for replica in waiting_replicas(snapshot):
+        why = why_replica_waits(replica, queues)
+        if why is not None:
+            yield from teller.tell(Held(replica, why))
+        else:
+            entries.append(_entry(replica, replica.pod.created_at or replica.pool.created_at, queues, settings))
+    entries += (_entry(promised, snapshot.taken_at, queues, settings) for promised in promised_replicas(snapshot))
     return sorted(entries, key=order)
 
 
-def _entry(work: Work, since: datetime, queues: Queues) -> Entry:
+def _entry(work: Work, since: datetime, queues: Queues, settings: SchedulingSettings) -> Entry:
     owner = owner_of(work)
     priority = priority_of(owner, queues.snapshot.priority_classes)
-    return Entry(work, owner, since, priority, queues.of(owner))
+    demand = owner.demand
+    if isinstance(owner, ServingPool):
+        demand = avoiding(demand, nodes_to_avoid_for(owner, queues.snapshot, settings))
+    return Entry(work, owner, demand, since, priority, queues.of(owner))
 
 
 def _ledger(
@@ -232,7 +250,7 @@ def _ledger(
 ) -> Ledger:
     """What is free for the entries: less what half-created gangs were promised, and what was bought for one alone."""
     snapshot = teller.snapshot
-    demands = {entry.owner.demand for entry in entries}
+    demands = {entry.demand for entry in entries}
     demands |= {workspace.demand for workspace in snapshot.workspaces.values()}
     avoid = nodes_to_avoid(snapshot, teller.settings)
     ledger = Ledger(snapshot, pools, demands, avoid, held_nodes(purchases.values()))
@@ -250,18 +268,20 @@ def _place(entries: list[Entry], ledger: Ledger, purchases: Mapping[str, Purchas
     admitted = 0
     for entry in entries:
         owner = entry.owner
-        demand = demand_of(owner, purchases) if isinstance(owner, Job) else owner.demand
+        demand = demand_of(owner, purchases) if isinstance(owner, Job) else entry.demand
         if demand not in hopeless:
             if admitted == teller.settings.most_admissions:
                 break
             found = place_gang(ledger, demand)
             if not isinstance(found, Shortfall):
-                admitted += 1
-                yield _admission(entry.work, found, teller.snapshot)
+                if not isinstance(entry.work, Promised):
+                    admitted += 1
+                    yield _admission(entry.work, found, teller.snapshot)
                 continue
             # Nothing becomes free during a plan: what did not fit once will not fit later in it.
             hopeless.add(demand)
-        waiting.append((entry, demand))
+        if not isinstance(entry.work, Promised):  # its pod will tell
+            waiting.append((entry, demand))
     yield from _tell_waiting(waiting, ledger, purchases, teller)
 
 
@@ -282,7 +302,7 @@ def _tell_waiting(
         yield from teller.tell(Held(entry.work, why, position))
 
 
-def _admission(work: Work, placement: Placement, snapshot: Snapshot) -> Action:
+def _admission(work: Gang | Workspace | Replica, placement: Placement, snapshot: Snapshot) -> Action:
     match work:
         case Gang(job, attempt):
             missing = tuple(range(len(placement.nodes)))

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from stokehold.model.demand import Match
+from stokehold.model.demand import Demand, Match
 from stokehold.model.reasons import Waiting
 from stokehold.model.snapshot import Job, Namespace, Pod, Queue, ServingPool, Snapshot, Workspace
+from stokehold.model.statuses import Owner
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.settings import SchedulingSettings
-
-Owner = Job | Workspace | ServingPool
 
 CORPSE_AFTER = timedelta(seconds=10)
 """Past the end of its grace period a pod that is still there is not coming down by itself."""
@@ -25,6 +24,16 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class Promised:
+    """A replica that its Deployment is about to create: in a rollout, or after a pod was lost.
+
+    Its room is kept, or work of lower priority would take the GPU in the moment between the old pod and the new.
+    """
+
+    pool: ServingPool
+
+
+@dataclass(frozen=True, slots=True)
 class Gang:
     """A TrainingJob that waits for its attempt to start."""
 
@@ -32,7 +41,7 @@ class Gang:
     attempt: Attempt
 
 
-Work = Gang | Workspace | Replica
+Work = Gang | Workspace | Replica | Promised
 """What may stand in the queue: all are placed by the same ledger."""
 
 
@@ -42,6 +51,7 @@ class Entry:
 
     work: Work
     owner: Owner
+    demand: Demand
     since: datetime
     priority: int
     queue: str

@@ -6,15 +6,18 @@ from typing import Any
 
 from stokehold.api import conditions
 from stokehold.model.reasons import Waiting
-from stokehold.model.snapshot import ServingPool, Snapshot, Workspace
+from stokehold.model.snapshot import Pod, ServingPool, Snapshot, Workspace
+from stokehold.model.statuses import render, told_conditions
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.pools import Pool
-from stokehold.planning.scheduling.queueing import Queues, Replica, creation_refused, unserved
-from stokehold.planning.scheduling.reporting import queue_status, render, told_conditions
+from stokehold.planning.scheduling.queueing import Promised, Queues, Replica, creation_refused, unserved
+from stokehold.planning.scheduling.reporting import queue_status
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 PENDING = "Pending"
+CORPSES_KEPT = 5
+"""Failed replicas of one pool that stay, for their logs and for what they tell of their nodes."""
 
 
 def waiting_workspaces(snapshot: Snapshot) -> Iterator[Workspace]:
@@ -30,6 +33,46 @@ def waiting_replicas(snapshot: Snapshot) -> Iterator[Replica]:
         for pod in pool.pods:
             if pod.gated and not pod.node and not pod.is_over and pod.terminating_since is None:
                 yield Replica(pool, pod)
+
+
+def promised_replicas(snapshot: Snapshot) -> Iterator[Promised]:
+    """Replicas that Deployments owe. Not those that the API server refuses: nobody knows when they will come."""
+    for pool in snapshot.serving_pools.values():
+        if pool.pod_set is None or pool.pod_set.problem or not pool.demand.gpus or is_going(pool, snapshot):
+            continue
+        live = sum(not pod.is_over and pod.terminating_since is None for pod in pool.pods)
+        for _ in range(pool.pod_set.replicas - live):
+            yield Promised(pool)
+
+
+def unbound_replicas(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Pod]:
+    """Replicas that kube-scheduler could not bind to the node we chose: somebody else was there first, or it is gone.
+
+    A pin cannot be changed, so the pod must go; its Deployment makes another, which waits for its node again.
+    """
+    for pool in snapshot.serving_pools.values():
+        for pod in pool.pods:
+            if pod.placed_at is None or pod.bound or pod.is_over or pod.terminating_since is not None:
+                continue
+            if snapshot.taken_at - pod.placed_at >= settings.bind_timeout:
+                yield pod
+
+
+def useless_corpses(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Pod]:
+    """Failed replicas beyond the last few of each pool: their Deployment replaces them and never clears them away.
+
+    Fresh ones stay: they tell which nodes to avoid, and so there are few of them on each node.
+    """
+    forgiven = snapshot.taken_at - settings.fault_window
+    for pool in snapshot.serving_pools.values():
+        failed = [pod for pod in pool.pods if pod.is_over and pod.terminating_since is None]
+        failed.sort(key=lambda pod: (pod.created_at or pool.created_at, pod.name), reverse=True)
+        yield from (pod for pod in failed[CORPSES_KEPT:] if pod.placed_at is None or pod.placed_at < forgiven)
+
+
+def why_replica_waits(replica: Replica, queues: Queues) -> Explanation | None:
+    """What keeps a replica out of the queue; None when it may be placed."""
+    return unserved(replica.pool, queues)
 
 
 def why_workspace_waits(workspace: Workspace, queues: Queues, settings: SchedulingSettings) -> Explanation | None:

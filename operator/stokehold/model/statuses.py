@@ -1,0 +1,45 @@
+"""How any planner builds the status that it writes: from the recorded one, with its news laid over it. Pure."""
+
+from datetime import datetime
+from typing import Any
+
+from stokehold.api import conditions
+from stokehold.api.conditions import Condition, with_condition
+from stokehold.model.snapshot import Job, ServingPool, Workspace
+
+Owner = Job | Workspace | ServingPool
+"""What has a status with conditions that a planner writes."""
+
+Status = dict[str, Any]
+
+
+def render(owner: Owner, update: dict[str, Any]) -> Status:
+    """The whole status as it is written: what is recorded, with the update laid over it."""
+    return dump(owner.status.model_copy(update={"observed_generation": owner.generation, **update}))
+
+
+def dump(status: Any) -> Status:
+    """A status as plain JSON values, without what is empty."""
+    dumped: Status = status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+    return dumped
+
+
+def told_conditions(owner: Owner, now: datetime, *news: tuple[str, bool | None, str, str]) -> tuple[Condition, ...]:
+    """The object's conditions with the news laid over them: type, whether it holds (None: unknown), reason, message."""
+    result = owner.status.conditions
+    for kind, holds, reason, message in news:
+        condition = Condition(
+            type=kind,
+            status=conditions.UNKNOWN if holds is None else conditions.TRUE if holds else conditions.FALSE,
+            reason=str(reason),
+            message=message,
+            last_transition_time=whole(now),
+            observed_generation=owner.generation,
+        )
+        result = with_condition(result, condition)
+    return result
+
+
+def whole(instant: datetime) -> datetime:
+    """The instant in whole seconds, as the API server keeps it."""
+    return instant.replace(microsecond=0)

@@ -1,0 +1,105 @@
+"""What to do about serving pools now.
+
+    decide    how many replicas, from the bounds, the schedule, the load or an external autoscaler
+    shape     what the replicas look like, and whether that may be changed
+    write     the Deployment, when its number or its shape is another one; the only writer of both
+    report    what users should know
+
+Where each replica runs is decided by scheduling: its pod stands behind our gate until the ledger has a node for it.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from stokehold.api import conditions
+from stokehold.api.conditions import find_condition
+from stokehold.model import reasons
+from stokehold.model.actions import Action, Note, WriteDeployment, WriteStatus
+from stokehold.model.snapshot import Pod, ServingPool, Snapshot
+from stokehold.model.statuses import dump
+from stokehold.planning.autoscaling.contention import Contention, contention
+from stokehold.planning.autoscaling.deciding import Verdict, decide
+from stokehold.planning.autoscaling.reporting import status_of
+from stokehold.planning.autoscaling.settings import AutoscalingSettings
+from stokehold.planning.autoscaling.shaping import shape_of, why_not_shaped
+from stokehold.planning.autoscaling.victims import least_busy
+from stokehold.planning.placement.pools import Pool, resolve_pools
+
+
+def plan_autoscaling(snapshot: Snapshot, settings: AutoscalingSettings) -> Iterator[Action]:
+    """Everything that serving pools need now; one pool never depends on another."""
+    pools = resolve_pools(snapshot) if snapshot.serving_pools else ()
+    for _, pool in sorted(snapshot.serving_pools.items()):
+        if not _is_going(pool, snapshot):
+            yield from _plan_pool(pool, snapshot, pools, settings)
+
+
+def _plan_pool(
+    pool: ServingPool, snapshot: Snapshot, pools: Collection[Pool], settings: AutoscalingSettings
+) -> Iterator[Action]:
+    now = snapshot.taken_at
+    verdict = decide(pool, snapshot.loads, now, settings)
+    obstacle = why_not_shaped(pool, snapshot)
+    quarrel = contention(pool.pod_set, now)
+    stands_back = quarrel is not None and quarrel.stands_back
+    if not stands_back and not _was_refused(pool, snapshot, settings):
+        yield from _write(_Wish(pool, verdict, obstacle, quarrel), snapshot, pools)
+    status = status_of(pool, verdict, obstacle, quarrel, now)
+    if status != pool.status:
+        yield WriteStatus(pool, dump(status), _notes(pool, verdict, quarrel), decides=str(verdict.reason or ""))
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    pool: ServingPool
+    verdict: Verdict
+    obstacle: str
+    quarrel: Contention | None
+
+
+def _write(wish: _Wish, snapshot: Snapshot, pools: Collection[Pool]) -> Iterator[Action]:
+    """One write brings the Deployment to what is wanted, whoever has changed it; an obstacle keeps its shape."""
+    pool, verdict, obstacle = wish.pool, wish.verdict, wish.obstacle
+    known, shape = pool.pod_set, shape_of(pool, snapshot, pools)
+    if known is None:
+        if not obstacle:
+            yield WriteDeployment(pool, verdict.replicas, shape, reshapes=True)
+        return
+    whole = pool.has_service and pool.has_budget
+    drifted = known.template != shape.digest or bool(known.template_writer) or not whole
+    reshapes = not obstacle and drifted
+    if reshapes or known.replicas != verdict.replicas:
+        victims: tuple[Pod, ...] = ()
+        if verdict.replicas < known.replicas:
+            victims = least_busy(pool, snapshot.loads.get(pool.key), known.replicas - verdict.replicas)
+        undone_at = wish.quarrel.undone_at if wish.quarrel is not None else known.undone_at
+        yield WriteDeployment(pool, verdict.replicas, shape, reshapes, victims, undone_at)
+
+
+def _notes(pool: ServingPool, verdict: Verdict, quarrel: Contention | None) -> tuple[Note, ...]:
+    """An Event for each new number, and one when we stand back; what came before makes its name."""
+    if quarrel is not None and quarrel.stands_back and not _is_told(pool):
+        key = f"stands back {quarrel.undone_at[-1]}"
+        return (Note(str(reasons.Serving.OTHER_WRITER), quarrel.message, key, warning=True),)
+    if verdict.reason is None:
+        return ()
+    before = pool.status.decisions[-1].time if pool.status.decisions else None
+    key = f"{verdict.reason} {verdict.replicas} after {before}"
+    return (Note(str(verdict.reason), f"{verdict.replicas} replicas: {verdict.message}", key),)
+
+
+def _is_told(pool: ServingPool) -> bool:
+    told = find_condition(pool.status.conditions, conditions.SCALING_ACTIVE)
+    return told is not None and told.status == conditions.FALSE
+
+
+def _was_refused(pool: ServingPool, snapshot: Snapshot, settings: AutoscalingSettings) -> bool:
+    """Whether the API server has just refused the children; asking again in every cycle would change nothing."""
+    at = pool.create_failed_at
+    return bool(pool.create_error) and at is not None and snapshot.taken_at - at < settings.retry_creation_after
+
+
+def _is_going(pool: ServingPool, snapshot: Snapshot) -> bool:
+    """Whether it or its namespace is being deleted: nothing new is created for it."""
+    namespace = snapshot.namespaces.get(pool.namespace)
+    return pool.deleting or (namespace is not None and namespace.terminating)

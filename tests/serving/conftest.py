@@ -1,0 +1,47 @@
+"""One operator for the folder, told to ask the test's engines; each test has a namespace of its own."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from hack.cluster import LocalCluster
+from hack.engines import Engines
+from hack.installation import OperatorProcess
+
+from kit.serving import ServingTeam
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="package")
+def shared_engines() -> Iterator[Engines]:
+    engines = Engines.start()
+    yield engines
+    engines.stop()
+
+
+@pytest.fixture
+def engines(shared_engines: Engines) -> Engines:
+    """The engines, idle."""
+    shared_engines.clients, shared_engines.silent, shared_engines.separator = 0, False, ":"
+    return shared_engines
+
+
+@pytest.fixture(scope="package")
+def operator(
+    cluster: LocalCluster, shared_engines: Engines, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
+    log = tmp_path_factory.mktemp("operator") / "operator.log"
+    options = ["--scrape-via", shared_engines.address, "--scrape-interval", "2s", "--bind-timeout", "8s"]
+    started = OperatorProcess.start(cluster, "operator", log, options)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def team(cluster: LocalCluster, operator: OperatorProcess, engines: Engines) -> Iterator[ServingTeam]:
+    made = ServingTeam.create(cluster, f"serve-{next(_numbers)}")
+    yield made
+    made.delete()
+    refused = [line for line in operator.logged("warning") if "403" in line or "Forbidden" in line]
+    assert refused == []

@@ -1,0 +1,325 @@
+"""InferencePools on a real control plane, with the operator as a process and engines that are real HTTP servers."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from hack.cluster import LocalCluster
+from hack.engines import Engines
+from hack.installation import OperatorProcess
+
+from kit.jobs import wait_until
+from kit.serving import ServingTeam, inference_pool
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
+
+GPU = "nvidia.com/gpu"
+BY_ENGINE = {"metrics": [{"type": "Concurrency", "target": "8"}], "scaleDownDelay": "4s", "drainSeconds": 2}
+
+
+@pytest.fixture
+def node(cluster: LocalCluster, team: ServingTeam) -> Iterator[str]:
+    """A node of its own with two GPUs, by the label `serving=true`."""
+    cluster.add_node("h100", "h100-serving")
+    wait_until(lambda: cluster.kubectl("get", "node", "h100-serving", "--ignore-not-found"), 20)
+    cluster.set_allocatable("h100-serving", {GPU: 2})
+    cluster.kubectl("label", "node", "h100-serving", "serving=true")
+    # A count of devices that has fallen is not trusted at once.
+    yield "h100-serving"
+    team.empty()
+    cluster.delete_node("h100-serving")
+
+
+ON_NODE = {"spec": {"nodeSelector": {"serving": "true"}}}
+SLOW = 60
+
+
+def test_pool_follows_its_load_from_one_to_four_and_back(team: ServingTeam, engines: Engines):
+    team.serve("chat", scaling=BY_ENGINE)
+    first = team.wait_replicas("chat", 1)
+
+    engines.clients = 32
+    full = team.wait_replicas("chat", 4)
+    engines.clients = 0
+    last = team.wait_replicas("chat", 1, within=60)
+
+    assert first["decisions"][0]["reason"] == "Created"
+    assert first["selector"] == "stokehold.dev/inference-pool=chat"
+    assert [d["reason"] for d in full["decisions"]][-1] == "LoadRose"
+    assert last["decisions"][-1]["reason"] == "LoadFell"
+    assert last["phase"] == "Ready"
+    assert team.condition("chat", "MetricsFresh")["status"] == "True"
+    assert {"Created", "LoadRose", "LoadFell"} <= set(team.events("chat"))
+
+
+def test_metrics_that_vanish_hold_the_pool_and_their_return_in_the_other_spelling_frees_it(
+    team: ServingTeam, engines: Engines, operator: OperatorProcess
+):
+    engines.clients = 24
+    team.serve("chat", scaling=BY_ENGINE)
+    team.wait_replicas("chat", 3)
+
+    engines.silent = True
+    lost = team.wait_condition("chat", "MetricsFresh", "False")
+    engines.clients = 0
+    decided = len(team.pool_status("chat")["decisions"])
+    failed = operator.metric("stokehold_scrapes_total", source="pod", result="failed")
+    # Three replicas asked in vain five times more: longer than the delay before a pool shrinks.
+    wait_until(lambda: operator.metric("stokehold_scrapes_total", source="pod", result="failed") >= failed + 15, 40)
+    held = team.pool_status("chat")
+    engines.separator, engines.silent = "_", False
+    team.wait_condition("chat", "MetricsFresh", "True")
+    team.wait_replicas("chat", 1, within=60)
+
+    assert "vllm:num_requests_running" in lost["message"]
+    assert "status 500" in lost["message"]
+    assert held["desiredReplicas"] == 3
+    assert len(held["decisions"]) == decided
+
+
+def test_children_belong_to_the_pool_and_follow_its_spec(team: ServingTeam):
+    team.serve("chat", scaling={"drainSeconds": 40}, disruption={"minAvailable": "50%"}, replicas={"min": 2, "max": 2})
+    team.wait_replicas("chat", 2)
+
+    deployment, service, budget = (team.child(kind, "chat") for kind in ("deployment", "service", "pdb"))
+    uid = team.pool("chat")["metadata"]["uid"]
+    assert {c["metadata"]["ownerReferences"][0]["uid"] for c in (deployment, service, budget)} == {uid}
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    template = deployment["spec"]["template"]["spec"]
+    assert template["schedulingGates"] == [{"name": "stokehold.dev/placement"}]
+    assert template["terminationGracePeriodSeconds"] == 45
+    assert template["containers"][0]["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+    assert template["containers"][0]["resources"]["limits"] == {GPU: "1"}
+    assert template["containers"][0]["readinessProbe"]["httpGet"]["path"] == "/health"
+    assert budget["spec"]["minAvailable"] == "50%"
+    assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    wait_until(lambda: team.child("pdb", "chat")["status"].get("desiredHealthy") == 1, 20)
+
+    team.edit("chat", port=9000, disruption=None, scaling={"engine": "custom"}, rollout={"maxSurge": 1})
+    wait_until(lambda: team.child("deployment", "chat")["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 1, 20)
+    service, budget = team.child("service", "chat"), team.child("pdb", "chat")
+    assert [port["port"] for port in service["spec"]["ports"]] == [9000]
+    assert "minAvailable" not in budget["spec"]
+    assert budget["spec"]["maxUnavailable"] == 1
+    container = team.child("deployment", "chat")["spec"]["template"]["spec"]["containers"][0]
+    assert container["readinessProbe"]["tcpSocket"]["port"] == 9000
+    assert "httpGet" not in container["readinessProbe"]
+
+    team.kubectl("delete", "service,pdb", "chat")
+    wait_until(lambda: team.kubectl("get", "service,pdb", "-o", "name").count("/chat") == 2, 20)
+
+    team.kubectl("delete", "gpool", "chat")
+    wait_until(lambda: not team.kubectl("get", "deployments,services,pdb,pods", "-o", "name"), 40)
+
+
+def test_number_that_somebody_else_writes_on_the_deployment_is_undone(team: ServingTeam):
+    team.serve("chat", replicas={"min": 2, "max": 2})
+    team.wait_replicas("chat", 2)
+
+    team.kubectl("scale", "deployment", "chat", "--replicas=5")
+
+    wait_until(lambda: team.child("deployment", "chat")["spec"]["replicas"] == 2, 20)
+    team.wait_replicas("chat", 2)
+    assert len(team.pool_status("chat")["decisions"]) == 1
+
+
+def test_external_mode_takes_the_number_of_the_scale_subresource_alone(team: ServingTeam, engines: Engines):
+    engines.clients = 100
+    team.serve("chat", replicas={"min": 1, "max": 3}, scaling={**BY_ENGINE, "mode": "External"})
+    team.wait_replicas("chat", 1)
+
+    team.kubectl("scale", "gpool", "chat", "--replicas=2")
+    two = team.wait_replicas("chat", 2)
+    team.kubectl("scale", "gpool", "chat", "--replicas=9")
+    three = team.wait_replicas("chat", 3)
+    path = f"/apis/stokehold.dev/v1alpha1/namespaces/{team.namespace}/inferencepools/chat/scale"
+    scale = json.loads(team.cluster.kubectl("get", "--raw", path))
+
+    assert two["decisions"][-1]["reason"] == "ExternalScale"
+    assert three["desiredReplicas"] == 3
+    assert team.condition("chat", "MetricsFresh")["reason"] == "External"
+    assert scale["spec"]["replicas"] == 9
+    assert scale["status"] == {"replicas": 3, "selector": "stokehold.dev/inference-pool=chat"}
+
+
+def test_full_cluster_lets_replicas_wait_with_a_reason_behind_the_gate(team: ServingTeam, node: str):
+    team.submit("train", gpusPerNode=2, podTemplate=ON_NODE)
+    team.wait_phase("train", "Running", within=SLOW)
+
+    team.serve("chat", replicas={"min": 2, "max": 2}, podTemplate=ON_NODE)
+
+    wait_until(lambda: team.pool_status("chat").get("queue"), 30, lambda: team.pool_status("chat"))
+    status = team.pool_status("chat")
+    assert status["queue"]["reason"] == "WaitingForCapacity"
+    assert status["queue"]["nextStep"]
+    assert team.condition("chat", "CapacityAvailable")["status"] == "False"
+    assert len(team.replicas("chat")) == 2
+    assert team.bound("chat") == []
+    assert team.phase("train") == "Running"
+    assert {pod["status"]["conditions"][0]["reason"] for pod in team.replicas("chat")} == {"SchedulingGated"}
+
+    team.kubectl("delete", "tj", "train")
+    after = team.wait_replicas("chat", 2)
+    wait_until(lambda: "queue" not in team.pool_status("chat"), 20, lambda: team.pool_status("chat"))
+    assert after["readyReplicas"] == 2
+    assert team.condition("chat", "CapacityAvailable")["status"] == "True"
+    assert {pod["spec"]["nodeName"] for pod in team.bound("chat")} == {node}
+
+
+def test_serving_goes_before_training_that_has_waited_longer(team: ServingTeam, node: str):
+    team.submit("holds", gpusPerNode=2, podTemplate=ON_NODE)
+    team.wait_phase("holds", "Running", within=SLOW)
+    team.submit("waits", gpusPerNode=2, podTemplate=ON_NODE)
+    team.wait_reason("waits", "WaitingForCapacity")
+    team.serve("chat", replicas={"min": 1, "max": 1}, podTemplate=ON_NODE)
+    wait_until(lambda: team.pool_status("chat").get("queue"), 30, lambda: team.pool_status("chat"))
+
+    team.kubectl("delete", "tj", "holds")
+
+    team.wait_replicas("chat", 1)
+    queue = team.wait_reason("waits", "WaitingForCapacity")
+    assert [pod["spec"]["nodeName"] for pod in team.bound("chat")] == [node]
+    assert team.pods("waits") == []
+    assert queue["position"] == 1
+
+
+def test_new_version_takes_over_replica_by_replica_where_no_gpu_is_spare(team: ServingTeam, node: str):
+    team.serve("chat", replicas={"min": 2, "max": 2}, podTemplate=ON_NODE)
+    team.wait_replicas("chat", 2, within=SLOW)
+    before = {pod["metadata"]["uid"] for pod in team.replicas("chat")}
+    # Training that waits for the same GPUs, and would take one that is free for a moment.
+    team.submit("greedy", gpusPerNode=1, podTemplate=ON_NODE)
+    team.wait_reason("greedy", "WaitingForCapacity")
+
+    team.edit("chat", image="registry.local/serve:2")
+
+    def all_new() -> bool:
+        images = [pod["spec"]["containers"][0]["image"] for pod in team.bound("chat")]
+        return images == ["registry.local/serve:2"] * 2
+
+    wait_until(all_new, 60, lambda: team.kubectl("get", "pods", "-o", "wide"))
+    status = team.wait_replicas("chat", 2)
+    assert before.isdisjoint(pod["metadata"]["uid"] for pod in team.replicas("chat"))
+    wait_until(lambda: team.pool_status("chat")["phase"] == "Ready", 20, lambda: team.pool_status("chat"))
+    assert team.pods("greedy") == []
+    assert len(status["decisions"]) == 1
+
+
+def test_what_is_not_built_is_refused_by_name(team: ServingTeam):
+    team.serve("canary", rollout={"strategy": "Canary"}, fallback={"poolRef": {"name": "small"}})
+
+    condition = team.wait_condition("canary", "Valid", "False")
+
+    assert condition["reason"] == "NotSupportedYet"
+    assert "Canary is not built yet" in condition["message"]
+    assert "fallback is not built yet" in condition["message"]
+    assert team.kubectl("get", "deployments", "-o", "name") == ""
+
+
+def test_service_of_somebody_else_is_not_taken(team: ServingTeam):
+    team.kubectl("create", "service", "clusterip", "chat", "--tcp=80:80")
+
+    team.serve("chat")
+
+    wait_until(
+        lambda: "belongs to something else" in team.condition("chat", "Ready").get("message", ""),
+        20,
+        lambda: team.pool_status("chat"),
+    )
+    assert "ownerReferences" not in team.child("service", "chat")["metadata"]
+
+
+def test_pool_without_gpus_needs_no_gate(team: ServingTeam):
+    team.serve("small", gpusPerReplica=0)
+
+    team.wait_replicas("small", 1)
+
+    (pod,) = team.replicas("small")
+    assert "schedulingGates" not in pod["spec"]
+    assert "affinity" not in pod["spec"]
+    environment = {e["name"]: e.get("value") for e in pod["spec"]["containers"][0]["env"]}
+    assert environment["NVIDIA_VISIBLE_DEVICES"] == "void"
+
+
+def test_metrics_of_the_operator_tell_of_the_pool(team: ServingTeam, operator: OperatorProcess):
+    team.serve("chat")
+    team.wait_replicas("chat", 1)
+    labels = {"namespace": team.namespace, "pool": "chat"}
+
+    wait_until(lambda: operator.metric("stokehold_inference_pool_ready_replicas", **labels) == 1, 10)
+
+    assert operator.metric("stokehold_inference_pool_desired_replicas", **labels) == 1
+    assert operator.metric("stokehold_scrapes_total", source="pod", result="ok") > 0
+    assert operator.metric("stokehold_inference_pool_decisions_total", reason="Created") > 0
+    assert operator.metric("stokehold_inference_pool_load_age_seconds", **labels) < 10
+
+
+def test_two_hands_on_replicas_end_in_peace_and_name_the_other(team: ServingTeam):
+    team.serve("chat", replicas={"min": 3, "max": 3})
+    team.wait_replicas("chat", 3)
+
+    def fight() -> bool:
+        team.kubectl("patch", "deployment", "chat", "--field-manager=gitops", "-p", '{"spec":{"replicas":2}}')
+        return team.condition("chat", "ScalingActive").get("status") == "False"
+
+    wait_until(fight, 40, lambda: team.pool_status("chat"))
+
+    condition = team.condition("chat", "ScalingActive")
+    assert condition["reason"] == "OtherWriter"
+    assert "gitops keeps writing spec.replicas to 2" in condition["message"]
+    assert "OtherWriter" in team.events("chat")
+    assert team.child("deployment", "chat")["spec"]["replicas"] == 2
+    assert team.pool_status("chat")["desiredReplicas"] == 3
+
+
+def test_pods_that_somebody_else_shaped_are_restored_and_a_restart_is_let_through(team: ServingTeam):
+    team.serve("chat", replicas={"min": 1, "max": 1})
+    team.wait_replicas("chat", 1)
+
+    def container() -> dict:
+        return team.child("deployment", "chat")["spec"]["template"]["spec"]["containers"][0]
+
+    team.kubectl("set", "resources", "deployment", "chat", "--requests=cpu=3")
+    wait_until(lambda: "cpu" not in container()["resources"].get("requests", {}), 20, container)
+    team.kubectl("set", "image", "deployment/chat", "main=registry.local/evil:1")
+    wait_until(lambda: container()["image"] == "registry.local/serve:1", 20, container)
+
+    team.kubectl("rollout", "restart", "deployment/chat")
+    generation = team.child("deployment", "chat")["metadata"]["generation"]
+    wait_until(lambda: team.child("deployment", "chat")["status"].get("updatedReplicas") == 1, 20)
+    team.wait_replicas("chat", 1)
+    after = team.child("deployment", "chat")
+    assert after["metadata"]["generation"] == generation
+    assert "kubectl.kubernetes.io/restartedAt" in after["spec"]["template"]["metadata"]["annotations"]
+
+
+def test_manifest_that_is_applied_again_and_again_changes_nothing(team: ServingTeam, engines: Engines):
+    engines.clients = 20
+    manifest = json.dumps(inference_pool("chat", scaling=BY_ENGINE))
+    apply = ("apply", "--server-side", "--force-conflicts", "--field-manager=gitops", "-f", "-")
+    team.kubectl(*apply, text=manifest)
+    team.wait_replicas("chat", 3)
+    generation = team.child("deployment", "chat")["metadata"]["generation"]
+
+    for _ in range(5):
+        team.kubectl(*apply, text=manifest)
+
+    assert team.wait_replicas("chat", 3)["decisions"][-1]["replicas"] == 3
+    assert team.child("deployment", "chat")["metadata"]["generation"] == generation
+    managers = {entry["manager"]: entry["fieldsV1"] for entry in managed_fields(team, "chat")}
+    assert set(managers["stokehold"]) == {"f:status"}
+
+
+def managed_fields(team: ServingTeam, name: str) -> list[dict]:
+    shown = json.loads(team.kubectl("get", "gpool", name, "-o", "json", "--show-managed-fields"))
+    return list(shown["metadata"]["managedFields"])
+
+
+def test_kubelet_that_refuses_replicas_does_not_fill_the_cluster_with_failed_pods(team: ServingTeam):
+    broken = {"metadata": {"annotations": {"sim.stokehold.dev/fail-reason": "UnexpectedAdmissionError"}}}
+    team.serve("chat", replicas={"min": 1, "max": 1}, gpuTypes=["a100-80gb"], podTemplate=broken)
+
+    wait_until(lambda: team.pool_status("chat").get("queue"), 40, lambda: team.kubectl("get", "pods"))
+
+    failed = [pod for pod in team.replicas("chat") if pod["status"]["phase"] == "Failed"]
+    assert len(failed) == 4  # two refusals on each of two nodes, and then it waits
