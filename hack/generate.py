@@ -1,4 +1,4 @@
-"""Writes what is derived from the models: CRDs, the chart's copies of them, the references in docs/.
+"""Writes what is derived from the models: CRDs, the chart's copies of them, its dashboard, the references in docs/.
 
 `--check` writes nothing; it fails and names each file that differs from what would be written.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from hack.dashboard import overview
 from hack.reference import api_reference, metrics_reference, reasons_reference
 from stokehold.api.crd import manifest
 from stokehold.api.v1alpha1 import KINDS
@@ -53,6 +54,7 @@ def files() -> Iterator[tuple[Path, str]]:
         yield ROOT / "helm/stokehold/templates/crds" / name, chart_template(crd)
     for name, write in REFERENCES.items():
         yield ROOT / "docs/reference" / name, write()
+    yield ROOT / "helm/stokehold/dashboards/overview.json", overview()
 
 
 def to_yaml(value: object) -> str:

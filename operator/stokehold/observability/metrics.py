@@ -6,6 +6,8 @@ The reference page in docs/ is generated from this file.
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
+from stokehold.model.reasons import Eviction
+
 REGISTRY = CollectorRegistry()
 
 CYCLE_SECONDS = Histogram(
@@ -107,3 +109,6 @@ ALL: tuple[MetricWrapperBase, ...] = (
     JOBS_FINISHED,
     EVICTIONS,
 )
+
+for _reason in Eviction:  # a series that starts at 1 hides its first increase from rate() and increase()
+    EVICTIONS.labels(_reason)
