@@ -105,8 +105,9 @@ GPUS = (
     ),
     Panel(
         "Agents",
-        "Agents that are scraped, and those of them whose driver answers.",
+        "Agents that are scraped, those of them whose driver answers, and nodes by what the operator hears of them.",
         (
+            Query("sum by (agent) (max by (pool, agent) (stokehold_gpu_nodes))", "{{agent}}"),
             Query("count(stokehold_agent_info)", "scraped"),
             Query("sum(stokehold_agent_nvml_responsive)", "driver answers"),
         ),

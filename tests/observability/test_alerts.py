@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from hack import binaries
 
 pytestmark = pytest.mark.cluster  # promtool is built into the cache like the control plane

@@ -13,7 +13,7 @@ from stokehold.cluster.client import KubeApi
 from stokehold.cluster.connection import blocking_http
 from stokehold.cluster.leases import LeaseElector
 from stokehold.cluster.snapshots import Cluster
-from stokehold.controllers import admission, clock, memory, scheduling
+from stokehold.controllers import admission, clock, fleet, memory, scheduling
 from stokehold.controllers.cycle import Cycle, Pace
 from stokehold.controllers.settings import Settings
 from stokehold.controllers.watches import Watches
@@ -138,7 +138,9 @@ class Operator:
         self._problems()
         metrics.LEASE_TRANSITIONS.set(self._elector.transitions)
         metrics.UNREADABLE.labels("TrainingJob").set(len(self._cluster.jobs.unreadable))
-        scheduling.count_state(self._cluster.snapshot())
+        snapshot = self._cluster.snapshot()
+        scheduling.count_state(snapshot)
+        fleet.count_fleet(snapshot)
 
 
 def _count_action(action: str, outcome: str) -> None:

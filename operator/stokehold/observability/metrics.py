@@ -64,7 +64,7 @@ JOBS_WAITING = Gauge(
 )
 OLDEST_WAIT_SECONDS = Gauge(
     "stokehold_oldest_wait_seconds",
-    "Age of the oldest TrainingJob that waits for GPUs, by queue.",
+    "How long the TrainingJob that has waited longest for GPUs has waited, by queue.",
     ["queue"],
     registry=REGISTRY,
 )
@@ -72,6 +72,12 @@ GPUS = Gauge(
     "stokehold_gpus",
     "GPUs of each pool by state: allocatable, used (requested by live pods), free.",
     ["pool", "gpu_type", "state"],
+    registry=REGISTRY,
+)
+GPU_NODES = Gauge(
+    "stokehold_gpu_nodes",
+    "Nodes of each pool by their agent: heard, silent (it wrote once, but not of late), absent (it never wrote).",
+    ["pool", "agent"],
     registry=REGISTRY,
 )
 JOB_WAIT_SECONDS = Histogram(
@@ -105,6 +111,7 @@ ALL: tuple[MetricWrapperBase, ...] = (
     JOBS_WAITING,
     OLDEST_WAIT_SECONDS,
     GPUS,
+    GPU_NODES,
     JOB_WAIT_SECONDS,
     JOBS_FINISHED,
     EVICTIONS,
