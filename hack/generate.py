@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from hack.dashboard import overview
-from hack.reference import api_reference, metrics_reference, reasons_reference
+from hack.reference import api_reference, cli_page, metrics_reference, reasons_reference
 from stokehold.api.crd import manifest
 from stokehold.api.v1alpha1 import KINDS
 
@@ -25,6 +25,7 @@ REFERENCES: dict[str, Callable[[], str]] = {
     "api.md": api_reference,
     "reasons.md": reasons_reference,
     "metrics.md": metrics_reference,
+    "cli.md": cli_page,
 }
 
 
