@@ -52,10 +52,11 @@ def get(access: Access, kind: str | None, output: str) -> None:
     KIND (tj, gws or gpool) shows one kind alone.
     """
     kinds = list(objects.RESOURCES) if kind is None else [objects.kind_called(kind)]
-    found = ask(access, lambda api: objects.fetch_all(api, kinds, access.place))
+    place = access.place
+    found = ask(access, lambda api: objects.fetch_all(api, kinds, place))
     moment = now()
     columns = [
-        *([Column[Item]("NAMESPACE", lambda item: item.namespace)] if access.everywhere else []),
+        *([Column[Item]("NAMESPACE", lambda item: item.namespace)] if place is None else []),
         Column[Item]("KIND", lambda item: item.kind),
         Column("NAME", lambda item: item.name),
         Column("PHASE", lambda item: item.phase),
@@ -64,7 +65,7 @@ def get(access: Access, kind: str | None, output: str) -> None:
         Column("AGE", lambda item: span(moment - (item.created_at or moment)), right=True),
         Column("REASON", lambda item: item.reason),
     ]
-    where = "any namespace" if access.everywhere else f"namespace {access.place}"
+    where = f"namespace {place}" if place else "any namespace"
     items = sorted(map(item_of, found), key=lambda item: (item.namespace, item.kind, item.name))
     show(items, columns, output, f"nothing in {where}")
 

@@ -52,14 +52,15 @@ class Waiting:
 @OUTPUT
 def queue(access: Access, queue_name: str | None, output: str) -> None:
     """Show what waits for GPUs, in order, each with its one reason."""
-    found = ask(access, lambda api: objects.fetch_all(api, list(objects.RESOURCES), access.place))
+    place = access.place
+    found = ask(access, lambda api: objects.fetch_all(api, list(objects.RESOURCES), place))
     waiting = [waiting_of(one) for one in found if waits(one)]
     rows = sorted((row for row in waiting if queue_name in (None, row.queue)), key=_order)
     moment = now()
     columns = [
         Column[Waiting]("POSITION", lambda row: row.position, right=True),
         Column("QUEUE", lambda row: row.queue or "(default)"),
-        *([Column[Waiting]("NAMESPACE", lambda row: row.namespace)] if access.everywhere else []),
+        *([Column[Waiting]("NAMESPACE", lambda row: row.namespace)] if place is None else []),
         Column("KIND", lambda row: row.kind),
         Column("NAME", lambda row: row.name),
         Column("GPUS", lambda row: row.gpus, right=True),
@@ -67,7 +68,7 @@ def queue(access: Access, queue_name: str | None, output: str) -> None:
         Column("REASON", lambda row: row.reason),
         Column("MESSAGE", lambda row: row.message),
     ]
-    where = "any namespace" if access.everywhere else f"namespace {access.place}"
+    where = f"namespace {place}" if place else "any namespace"
     show(rows, columns, output, f"nothing waits in {where}")
 
 

@@ -28,7 +28,7 @@ UNLIMITED = 10_000
 """Columns of an output that is no terminal: a pipe gets whole lines."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: Python 3.11 cannot call Column[Row](...) on a frozen class with them
 class Column(Generic[T]):
     """A heading, and what stands below it for one row; the last columns may be cut on a narrow terminal."""
 
