@@ -18,7 +18,7 @@ from kit.jobs import Team
 
 pytestmark = pytest.mark.cluster
 
-SNOOZE = "stokehold.dev/snooze-until"
+SNOOZE = "stokehold.dev/snooze"
 _numbers = itertools.count(1)
 
 

@@ -14,9 +14,8 @@ TRACKING_FINALIZER = f"{KEY_PREFIX}tracking"
 # On a TrainingJob that has ended: the proof that it never runs again, whatever happens to its status.
 FINISHED_ANNOTATION = f"{KEY_PREFIX}finished"
 
-# On a DevWorkspace, written by its user: until when the stop is to be put off, in RFC 3339. What
-# spec.idle.snooze allows of it is in status.snoozedUntil.
-SNOOZE_ANNOTATION = f"{KEY_PREFIX}snooze-until"
+# On a DevWorkspace: until when its user wants it left alone.
+SNOOZE_ANNOTATION = f"{KEY_PREFIX}snooze"
 
 JOB_LABEL = f"{KEY_PREFIX}job"
 ATTEMPT_LABEL = f"{KEY_PREFIX}attempt"
