@@ -1,6 +1,5 @@
 """The reference of the command line, from the commands themselves and from the rows that they print."""
 
-import dataclasses
 from collections.abc import Iterator
 
 import click
@@ -10,8 +9,16 @@ from stokehold.api.docs import field_docs
 from stokehold.cli.get import Item
 from stokehold.cli.main import main
 from stokehold.cli.queue import Waiting
+from stokehold.cli.snooze import Answer
 from stokehold.cli.top import PoolUse
-from stokehold.cli.why import Answer
+from stokehold.cli.why import Answer as Why
+
+
+def _documented(row: type) -> tuple[tuple[str, str], ...]:
+    """The keys of a class of rows, each with its meaning."""
+    docs = field_docs(row)
+    return tuple((to_camel(name), text) for name, text in docs.items())
+
 
 FOR_PEOPLE = ("get", "queue", "why", "top", "snooze", "resume")
 PROGRAMS = ("run", "agent")
@@ -21,13 +28,13 @@ ROWS: dict[str, tuple[type, bool]] = {
     "get": (Item, True),
     "queue": (Waiting, True),
     "top": (PoolUse, True),
-    "why": (Answer, False),
+    "why": (Why, False),
 }
 KEYS: dict[str, tuple[tuple[str, str], ...]] = {
     "snooze": (
         ("namespace", "The workspace's namespace."),
         ("name", "Its name."),
-        ("snoozedUntil", "Until when the stop was asked to be put off."),
+        *_documented(Answer),
     ),
     "resume": (
         ("namespace", "The workspace's namespace."),
@@ -90,8 +97,7 @@ def _keys(name: str) -> Iterator[str]:
     if name in ROWS:
         row, listed = ROWS[name]
         where = ", one object for each row under `items`" if listed else ""
-        docs = field_docs(row)
-        keys = tuple((to_camel(field.name), docs[field.name]) for field in dataclasses.fields(row))
+        keys = _documented(row)
     if keys:
         yield from ("", f"With `-o json`{where}:", "", "| key | meaning |", "|---|---|")
         yield from (f"| `{key}` | {_cell(text)} |" for key, text in keys)

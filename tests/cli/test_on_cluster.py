@@ -158,14 +158,14 @@ def test_a_snooze_is_the_users_patch_and_is_bounded(team: Team, user: Person):
     team.apply(a_workspace("nb", idle={"snooze": {"max": "3h", "budgetPerDay": "8h"}}))
 
     told = user.reads("snooze", "nb", "2h")
-    until = datetime.fromisoformat(told["snoozedUntil"])
+    until = datetime.fromisoformat(told["requestedUntil"])
     written = workspace(team, "nb")
 
-    assert written["metadata"]["annotations"][SNOOZE] == told["snoozedUntil"]
+    assert written["metadata"]["annotations"][SNOOZE] == told["requestedUntil"]
     assert timedelta(minutes=118) < until - datetime.now(UTC) <= timedelta(hours=2)  # noqa: TID251 - against the clock
     managers = {entry["manager"] for entry in written["metadata"]["managedFields"]}
     assert "stokehold-cli" in managers
-    assert "is not stopped for being idle before" in user.run("snooze", "gws/nb", "90m", "-n", user.namespace).stdout
+    assert f"{user.namespace}/nb is" in user.run("snooze", "gws/nb", "90m", "-n", user.namespace).stdout
     too_long = user.fails("snooze", "nb", "4h", "-n", user.namespace)
     assert "spec.idle.snooze.max" in too_long
     assert "3h" in too_long

@@ -1,5 +1,7 @@
 """`stokehold snooze` and `stokehold resume`: the user's word on an idle or a stopped workspace, as the user's patch."""
 
+import asyncio
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import click
@@ -10,12 +12,25 @@ from stokehold.api.times import format_time
 from stokehold.api.v1alpha1.dev_workspace import DevWorkspace, Snooze
 from stokehold.cli import objects
 from stokehold.cli.access import Access, access_options, ask, now, told
-from stokehold.cli.tables import OUTPUT, plain, print_json
+from stokehold.cli.tables import OUTPUT, plain, print_json, to_json
 from stokehold.cluster.client import KubeApi, Object, PatchKind
 from stokehold.cluster.resources import DEV_WORKSPACES
 
 FIELD_MANAGER = "stokehold-cli"
 STOPPED = ("Stopping", "Stopped")
+ANSWER_TRIES, ANSWER_PAUSE_SECONDS = 10, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a snooze."""
+
+    requested_until: str
+    """Until when the workspace is to be left alone, as it was asked for."""
+    answered: bool
+    """Whether the operator has answered within a few seconds; if not, look at `status.snoozedUntil` later."""
+    snoozed_until: datetime | None
+    """Until when it will be, within what spec.idle.snooze allows; null while unanswered, or when nothing is left."""
 
 
 @click.command()
@@ -33,19 +48,26 @@ def snooze(access: Access, name: str, duration: str, output: str) -> None:
     place = access.one_place
     until = (now() + span).replace(microsecond=0)
 
-    async def put_off(api: KubeApi) -> DevWorkspace:
+    async def put_off(api: KubeApi) -> Answer:
         workspace = await objects.fetch(api, DevWorkspace, place, name)
         _check(workspace, span, duration)
         await _patch(api, workspace, {"metadata": {"annotations": {SNOOZE_ANNOTATION: format_time(until)}}})
-        return workspace
+        return await _answer(api, place, name, format_time(until))
 
-    workspace = ask(access, put_off)
+    answer = ask(access, put_off)
     if output == "json":
-        print_json({"namespace": place, "name": name, "snoozedUntil": format_time(until)})
-        return
-    limits = _limits(workspace)
-    click.echo(f"{place}/{name} is not stopped for being idle before {_clock(until)}")
-    click.echo(f"at most {limits.max} at a time and {limits.budget_per_day} a day count; status.snoozedUntil tells")
+        print_json({"namespace": place, "name": name, **to_json(answer)})
+    elif not answer.answered:
+        click.echo(f"{place}/{name} is to be left alone until {_clock(until)}; the operator has not answered yet:")
+        click.echo(f"  kubectl get gws {name} -n {place} -o jsonpath={{.status.snoozedUntil}}")
+    elif answer.snoozed_until is None:
+        raise click.ClickException(
+            f"{place}/{name} is not snoozed: the day's budget (spec.idle.snooze.budgetPerDay) is used up"
+        )
+    else:
+        click.echo(f"{place}/{name} is not stopped for being idle before {_clock(answer.snoozed_until)}")
+        if answer.snoozed_until < until:
+            click.echo("  That is less than you asked for: spec.idle.snooze bounds it for once and for a day.")
 
 
 @click.command()
@@ -102,6 +124,17 @@ def _check(workspace: DevWorkspace, span: timedelta, duration: str) -> None:
             f"{duration} is more than the {limits.max} that spec.idle.snooze.max allows at a time;"
             " for longer, ask whoever runs the cluster for spec.idle.exempt"
         )
+
+
+async def _answer(api: KubeApi, place: str, name: str, requested: str) -> Answer:
+    """Wait a few seconds for the operator: it answers each new value of the annotation once."""
+    for _ in range(ANSWER_TRIES):
+        status = (await api.get(DEV_WORKSPACES, name, place)).get("status", {})
+        if status.get("snoozeRequest") == requested:
+            until = status.get("snoozedUntil")
+            return Answer(requested, answered=True, snoozed_until=datetime.fromisoformat(until) if until else None)
+        await asyncio.sleep(ANSWER_PAUSE_SECONDS)
+    return Answer(requested, answered=False, snoozed_until=None)
 
 
 def _limits(workspace: DevWorkspace) -> Snooze:
