@@ -28,6 +28,7 @@ demo: binaries ## Set all up, run the whole story on a local cluster and check i
 	$(RUN)/python -m hack.demo
 
 test: binaries ## Run every test, the real control plane included
+	$(RUN)/python -m hack.binaries prometheus
 	$(RUN)/python -m pytest
 
 unit: setup ## Run the tests that need no cluster (seconds)

@@ -1,4 +1,4 @@
-"""Writes what is derived from models: CRDs, the chart's copies of them and its values, the references in docs/.
+"""Writes what is derived from models: CRDs, the chart's copies, dashboard and values, the references in docs/.
 
 `--check` writes nothing; it fails and names each file that differs from what would be written.
 """
@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from hack import chart_files
-from hack.reference import api_reference, metrics_reference, reasons_reference
+from hack.dashboard import overview
+from hack.reference import api_reference, cli_page, metrics_reference, reasons_reference
 from stokehold.api.crd import manifest
 from stokehold.api.v1alpha1 import KINDS
 
@@ -25,6 +26,7 @@ REFERENCES: dict[str, Callable[[], str]] = {
     "api.md": api_reference,
     "reasons.md": reasons_reference,
     "metrics.md": metrics_reference,
+    "cli.md": cli_page,
 }
 # The chart's files that come from its values.
 CHART_FILES: dict[str, Callable[[], str]] = {
@@ -62,6 +64,7 @@ def files() -> Iterator[tuple[Path, str]]:
         yield ROOT / "helm/stokehold" / name, write()
     for name, write in REFERENCES.items():
         yield ROOT / "docs/reference" / name, write()
+    yield ROOT / "helm/stokehold/dashboards/overview.json", overview()
 
 
 def to_yaml(value: object) -> str:

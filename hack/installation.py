@@ -181,6 +181,11 @@ class OperatorProcess:
             raise RuntimeError(f"{self.identity} was never started")
         return self._process.pid
 
+    @property
+    def port(self) -> int:
+        """Where it serves /metrics and probes; OSError until it listens."""
+        return int(self._port_file.read_text())
+
     def wait_ready(self, within_seconds: float = READY_WITHIN_SECONDS) -> float:
         """Return the seconds until /readyz said ok; RuntimeError with the end of its log when it does not."""
         began = time.monotonic()
@@ -195,8 +200,7 @@ class OperatorProcess:
     def get(self, path: str) -> str:
         """What its HTTP server answers; the empty string when it does not."""
         try:
-            port = int(self._port_file.read_text())
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
                 body: bytes = answer.read()
                 return body.decode()
         except urllib.error.HTTPError as error:

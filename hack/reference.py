@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from hack.cli_reference import cli_reference
 from stokehold.api.base import Kind
 from stokehold.api.crd import root_schema
 from stokehold.api.docs import field_docs
@@ -32,6 +33,11 @@ def reasons_reference() -> str:
 def metrics_reference() -> str:
     """Return the page of the metrics."""
     return _page("Metrics", "operator/stokehold/observability/metrics.py", _metrics())
+
+
+def cli_page() -> str:
+    """Return the page of the command line."""
+    return _page("Command line", "operator/stokehold/cli", cli_reference())
 
 
 def _page(title: str, source: str, lines: Iterator[str]) -> str:

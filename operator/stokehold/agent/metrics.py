@@ -78,8 +78,9 @@ _DCGM_GAUGES = (
 class StateCollector(Collector):
     """All series of the node's devices and of the agent's own work."""
 
-    def __init__(self, node: str, state: Callable[[], NodeState], counts: Counts) -> None:
+    def __init__(self, node: str, version: str, state: Callable[[], NodeState], counts: Counts) -> None:
         self._node = node
+        self._version = version
         self._state = state
         self._counts = counts
 
@@ -90,6 +91,15 @@ class StateCollector(Collector):
         yield from _activity(state)
         yield from _users(state)
         yield from _agent(state, self._counts)
+        yield self._info()
+
+    def _info(self) -> Metric:
+        """Joins a node's name to the other series of one agent."""
+        info = GaugeMetricFamily(
+            "stokehold_agent_info", "1, with the agent's node and version.", labels=["node", "version"]
+        )
+        info.add_metric([self._node, self._version], 1.0)
+        return info
 
     def _dcgm(self, state: NodeState) -> Iterator[Metric]:
         gpus = [(d, d.reading) for d in state.devices.values() if not d.parent_uuid]

@@ -65,9 +65,10 @@ async def run_agent(settings: Settings) -> None:
         PodResources(settings.pod_resources, settings.list_seconds),
         ProcessTable(settings.proc, settings.pod_logs),
     )
-    writer = Writer(WriteSchedule(settings.node, settings.pace), store, version("stokehold"))
+    own_version = version("stokehold")
+    writer = Writer(WriteSchedule(settings.node, settings.pace), store, own_version)
     agent = Agent(senses, writer, settings.rules, settings.interval, wall_clock)
-    collector = StateCollector(settings.node, lambda: agent.state, agent.counts)
+    collector = StateCollector(settings.node, own_version, lambda: agent.state, agent.counts)
     web = await serve(settings.metrics_address, registry_for(collector), lambda: agent.state)
     logger.info("agent of node %s looks every %g s", settings.node, settings.interval)
     try:

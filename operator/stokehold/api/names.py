@@ -14,6 +14,9 @@ TRACKING_FINALIZER = f"{KEY_PREFIX}tracking"
 # On a TrainingJob that has ended: the proof that it never runs again, whatever happens to its status.
 FINISHED_ANNOTATION = f"{KEY_PREFIX}finished"
 
+# On a DevWorkspace: until when its user wants it left alone.
+SNOOZE_ANNOTATION = f"{KEY_PREFIX}snooze"
+
 JOB_LABEL = f"{KEY_PREFIX}job"
 ATTEMPT_LABEL = f"{KEY_PREFIX}attempt"
 INDEX_LABEL = f"{KEY_PREFIX}index"

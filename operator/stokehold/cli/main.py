@@ -1,12 +1,10 @@
-"""`stokehold`: the programs (`run`, `agent`) and what people ask of them (`why`). Heavy imports wait for their use."""
+"""`stokehold`: the programs (`run`, `agent`) and what people ask of them. Heavy imports wait for their use."""
 
 import asyncio
-import json
 import os
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +19,15 @@ KUBECONFIG = click.option("--kubeconfig", help="Default: $KUBECONFIG, else the s
 class LazyGroup(click.Group):
     """Commands that live in other parts of the program, imported when they are called."""
 
-    lazy: Mapping[str, str] = {"agent": "stokehold.agent.run:agent_command"}
+    lazy: Mapping[str, str] = {
+        "agent": "stokehold.agent.run:agent_command",
+        "get": "stokehold.cli.get:get",
+        "queue": "stokehold.cli.queue:queue",
+        "resume": "stokehold.cli.snooze:resume",
+        "snooze": "stokehold.cli.snooze:snooze",
+        "top": "stokehold.cli.top:top",
+        "why": "stokehold.cli.why:explain",
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, imported or not."""
@@ -112,29 +118,16 @@ def run(log_format: str, log_level: str, bind_timeout: str, scrape_interval: str
     sys.exit(asyncio.run(run_operator(settings)))
 
 
-@main.command("why")
-@KUBECONFIG
-@click.argument("what", metavar="tj/NAME")
-@click.option("-n", "--namespace", help="Default: the namespace of the kubeconfig's context.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def explain(kubeconfig: str | None, what: str, namespace: str | None, output: str) -> None:
-    """Say why a job waits, runs or has ended, in one reason and with the next step."""
-    from stokehold.cli import objects  # noqa: PLC0415 - the Kubernetes client is only for commands that ask
-    from stokehold.cli.why import sentences, why  # noqa: PLC0415 - as above
-
-    job = asyncio.run(objects.fetch_training_job(kubeconfig, namespace, what))
-    if output == "json":
-        click.echo(json.dumps(asdict(why(job)), indent=2))
-        return
-    for line in sentences(job, objects.now()):
-        click.echo(line)
-
-
 def _duration(option: str, text: str) -> timedelta:
     try:
         return Duration.parse(text).to_timedelta()
     except ValueError as error:
         raise click.UsageError(f"{option} {error}") from error
+
+
+def kubectl_plugin() -> None:
+    """The same as `kubectl stokehold`, which kubectl finds by its file's name."""
+    main(prog_name="kubectl stokehold")
 
 
 if __name__ == "__main__":

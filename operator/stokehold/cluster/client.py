@@ -49,10 +49,11 @@ class KubeApi:
         self._transport = transport
 
     @classmethod
-    async def connect(
+    async def connect(  # noqa: PLR0913 - settings, each with a default
         cls,
         *,
         kubeconfig: str | None = None,
+        context: str | None = None,
         qps: float = 200,
         burst: int = 400,
         user_agent: str = "stokehold",
@@ -61,7 +62,7 @@ class KubeApi:
     ) -> KubeApi:
         """A client for the cluster of `kubeconfig`, or of the environment; sends nothing yet."""
         transport = Transport(
-            await Connection.load(kubeconfig),
+            await Connection.load(kubeconfig, context),
             TokenBucket(qps, burst),
             user_agent=user_agent,
             observe=observe,

@@ -32,8 +32,11 @@ LOAD_TIMEOUT_SECONDS = 30.0
 class Connection:
     """Server address, TLS context and a token that stays fresh."""
 
-    def __init__(self, kubeconfig: str | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, kubeconfig: str | None, context: str | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._kubeconfig = kubeconfig_path(kubeconfig)
+        self._context = context
         self._clock = clock
         self._configuration: Any = None
         self._loader: Any = None
@@ -42,9 +45,9 @@ class Connection:
         self.tls: ssl.SSLContext | None = None
 
     @classmethod
-    async def load(cls, kubeconfig: str | None = None) -> Connection:
-        """Load the configuration; ConnectError says what is wrong with it."""
-        connection = cls(kubeconfig)
+    async def load(cls, kubeconfig: str | None = None, context: str | None = None) -> Connection:
+        """Load the configuration of a context, by default the current one; ConnectError says what is wrong with it."""
+        connection = cls(kubeconfig, context)
         await connection._load()
         return connection
 
@@ -101,6 +104,7 @@ class Connection:
             self._loader = await _bounded(
                 aio_config.load_kube_config(
                     config_file=self._kubeconfig,
+                    context=self._context,
                     client_configuration=configuration,
                     persist_config=False,
                 )
@@ -209,14 +213,19 @@ def _tls(configuration: Any, current: ssl.SSLContext | None) -> ssl.SSLContext |
     return context
 
 
-def current_namespace(explicit: str | None = None) -> str:
+def current_namespace(explicit: str | None = None, context: str | None = None) -> str:
     """The namespace of the kubeconfig's context, or of the pod; "default" where neither names one."""
     path = kubeconfig_path(explicit)
     if path is None:
         own = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
         return own.read_text().strip() if own.is_file() else "default"
     try:
-        _, context = blocking_config.list_kube_config_contexts(config_file=path)
+        contexts, chosen = blocking_config.list_kube_config_contexts(config_file=path)
     except (blocking_config.ConfigException, OSError, TypeError, yaml.YAMLError) as error:
         raise ConnectError(f"kubeconfig {path}: {error}") from error
-    return str(context["context"].get("namespace") or "default")
+    if context is not None:
+        chosen = next((entry for entry in contexts if entry["name"] == context), None)
+        if chosen is None:
+            names = ", ".join(entry["name"] for entry in contexts)
+            raise ConnectError(f"kubeconfig {path} has no context {context}; it has {names}")
+    return str(chosen["context"].get("namespace") or "default")

@@ -15,7 +15,7 @@ from stokehold.cluster.connection import blocking_http
 from stokehold.cluster.leases import LeaseElector
 from stokehold.cluster.scraping.scraper import Scraper
 from stokehold.cluster.snapshots import Cluster
-from stokehold.controllers import admission, autoscaling, clock, memory, provisioning, scheduling
+from stokehold.controllers import admission, autoscaling, clock, fleet, memory, provisioning, scheduling
 from stokehold.controllers.cycle import Cycle, Pace
 from stokehold.controllers.provider_calls import ProviderCalls
 from stokehold.controllers.provisioning import Provisioner
@@ -197,6 +197,7 @@ class Operator:
         scheduling.count_state(snapshot)
         provisioning.count_state(snapshot)
         autoscaling.count_state(snapshot)
+        fleet.count_fleet(snapshot)
 
 
 def _count_action(action: str, outcome: str) -> None:

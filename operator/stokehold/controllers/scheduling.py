@@ -7,11 +7,11 @@ from typing import Any
 
 from prometheus_client import Gauge
 
+from stokehold.api.conditions import QUOTA_RESERVED, find_condition
 from stokehold.api.v1alpha1 import training_job as api
 from stokehold.model.actions import Action, FinishJob, WriteStatus
 from stokehold.model.snapshot import Job, Snapshot
 from stokehold.observability import metrics
-from stokehold.planning.placement.pools import resolve_pools
 from stokehold.planning.scheduling.queueing import queue_of
 
 WAITING = ("", api.PENDING, api.RESTARTING)
@@ -32,7 +32,7 @@ def count_actions(actions: Iterable[Action], snapshot: Snapshot) -> None:
 
 
 def count_state(snapshot: Snapshot) -> None:
-    """Metrics of how things stand: jobs by phase and reason, GPUs by pool."""
+    """Metrics of how things stand: jobs by phase and reason, and how long the oldest has waited."""
     phases: Counter[tuple[str, str]] = Counter()
     reasons: Counter[tuple[str, str]] = Counter()
     oldest: dict[str, float] = {}
@@ -41,14 +41,19 @@ def count_state(snapshot: Snapshot) -> None:
         phases[queue, job.status.phase or api.PENDING] += 1
         if job.status.phase in WAITING:
             reasons[queue, job.status.queue.reason if job.status.queue else "PendingEvaluation"] += 1
-            waited = (snapshot.taken_at - job.created_at).total_seconds()
+            waited = (snapshot.taken_at - _waiting_since(job)).total_seconds()
             oldest[queue] = max(oldest.get(queue, 0.0), waited)
     _publish(metrics.JOBS, phases)
     _publish(metrics.JOBS_WAITING, reasons)
     metrics.OLDEST_WAIT_SECONDS.clear()
     for queue, seconds in oldest.items():
         metrics.OLDEST_WAIT_SECONDS.labels(queue).set(seconds)
-    _count_gpus(snapshot)
+
+
+def _waiting_since(job: Job) -> datetime:
+    """When it last lost its GPUs; a job that never had any has waited since it was made."""
+    reserved = find_condition(job.status.conditions, QUOTA_RESERVED)
+    return (reserved.last_transition_time if reserved and job.status.start_time else None) or job.created_at
 
 
 def _count_status(action: WriteStatus, snapshot: Snapshot) -> None:
@@ -72,14 +77,3 @@ def _publish(gauge: Gauge, counts: Counter[tuple[str, str]]) -> None:
     gauge.clear()
     for labels, count in counts.items():
         gauge.labels(*labels).set(count)
-
-
-def _count_gpus(snapshot: Snapshot) -> None:
-    metrics.GPUS.clear()
-    for pool in resolve_pools(snapshot):
-        if not pool.gpu_type:
-            continue
-        allocatable = sum(snapshot.nodes[n].allocatable.get(pool.gpu_resource, 0) for n in pool.members)
-        used = sum(snapshot.used.get(n, {}).get(pool.gpu_resource, 0) for n in pool.members)
-        for state, value in (("allocatable", allocatable), ("used", used), ("free", max(0, allocatable - used))):
-            metrics.GPUS.labels(pool.name, pool.gpu_type, state).set(value)

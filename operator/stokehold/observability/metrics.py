@@ -6,6 +6,8 @@ The reference page in docs/ is generated from this file.
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
+from stokehold.model.reasons import Eviction
+
 REGISTRY = CollectorRegistry()
 
 CYCLE_SECONDS = Histogram(
@@ -68,7 +70,7 @@ JOBS_WAITING = Gauge(
 )
 OLDEST_WAIT_SECONDS = Gauge(
     "stokehold_oldest_wait_seconds",
-    "Age of the oldest TrainingJob that waits for GPUs, by queue.",
+    "How long the TrainingJob that has waited longest for GPUs has waited, by queue.",
     ["queue"],
     registry=REGISTRY,
 )
@@ -76,6 +78,12 @@ GPUS = Gauge(
     "stokehold_gpus",
     "GPUs of each pool by state: allocatable, used (requested by live pods), free.",
     ["pool", "gpu_type", "state"],
+    registry=REGISTRY,
+)
+GPU_NODES = Gauge(
+    "stokehold_gpu_nodes",
+    "Nodes of each pool by their agent: heard, silent (it wrote once, but not of late), absent (it never wrote).",
+    ["pool", "agent"],
     registry=REGISTRY,
 )
 JOB_WAIT_SECONDS = Histogram(
@@ -193,6 +201,7 @@ ALL: tuple[MetricWrapperBase, ...] = (
     JOBS_WAITING,
     OLDEST_WAIT_SECONDS,
     GPUS,
+    GPU_NODES,
     JOB_WAIT_SECONDS,
     JOBS_FINISHED,
     EVICTIONS,
@@ -211,3 +220,6 @@ ALL: tuple[MetricWrapperBase, ...] = (
     POOL_DECISIONS,
     SCRAPES,
 )
+
+for _reason in Eviction:  # a series that starts at 1 hides its first increase from rate() and increase()
+    EVICTIONS.labels(_reason)

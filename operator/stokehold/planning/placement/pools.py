@@ -85,6 +85,26 @@ def resolve_pools(snapshot: Snapshot) -> tuple[Pool, ...]:
     return (*pools, Pool(NO_GPUS, NO_GPUS, DEFAULT_GPU_RESOURCE, ON_PREM, (), DEFAULT_LEVELS, rest))
 
 
+@dataclass(frozen=True, slots=True)
+class GpuCount:
+    """GPUs of one pool: what its nodes offer to pods, and what live pods request of it."""
+
+    allocatable: int
+    used: int
+
+    @property
+    def free(self) -> int:
+        """What a new pod could have; a node that lost GPUs under its pods has none."""
+        return max(0, self.allocatable - self.used)
+
+
+def count_gpus(pool: Pool, snapshot: Snapshot) -> GpuCount:
+    """The pool's GPUs, node by node, whether ready or not."""
+    allocatable = sum(snapshot.nodes[name].allocatable.get(pool.gpu_resource, 0) for name in pool.members)
+    used = sum(snapshot.used.get(name, {}).get(pool.gpu_resource, 0) for name in pool.members)
+    return GpuCount(allocatable, used)
+
+
 def pools_for(demand: Demand, pools: Iterable[Pool]) -> list[Pool]:
     """The pools that may host this gang, best first: by the order of its GPU types, then of its capacity classes."""
     ranked: list[tuple[int, int, str, Pool]] = []

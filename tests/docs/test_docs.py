@@ -1,0 +1,76 @@
+"""What the docs show holds: every piece of YAML is taken by a real API server, every link leads somewhere."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hack.cluster import LocalCluster
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "helm").rglob("*.md"))]
+EXAMPLES = sorted((ROOT / "docs").rglob("*.yaml"))
+FENCE = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?://)([^)\s]+)\)")
+ALERTS = ROOT / "helm/stokehold/alerts"
+
+
+def shown() -> Iterator[Any]:
+    """Each block of YAML on a page, and each file of it beside them."""
+    for page in PAGES:
+        for number, text in enumerate(FENCE.findall(page.read_text()), start=1):
+            yield pytest.param(text, id=f"{page.relative_to(ROOT)}-{number}")
+    for path in EXAMPLES:
+        yield pytest.param(path.read_text(), id=str(path.relative_to(ROOT)))
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("text", list(shown()))
+def test_yaml_in_the_docs_is_taken_by_the_api_server(cluster: LocalCluster, text: str):
+    objects = [document for document in yaml.safe_load_all(text) if document]
+    assert objects, "a block of YAML without an object"
+    assert all({"apiVersion", "kind", "metadata"} <= found.keys() for found in objects)
+    for namespace in {found["metadata"].get("namespace", "default") for found in objects}:
+        cluster.kubectl("create", "namespace", namespace, check=False)  # most exist
+
+    cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", input=text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_a_page_and_a_heading(page: Path):
+    for target in LINK.findall(page.read_text()):
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), target
+        if anchor:
+            assert anchor in anchors(found), target
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_the_guide_for_sres_lists_every_alert_with_its_severity():
+    guide = (ROOT / "docs/guides/sre.md").read_text()
+    groups = [group for path in ALERTS.glob("*.yaml") for group in yaml.safe_load(path.read_text())["groups"]]
+    rows = re.findall(r"^\| \[(Stokehold\w+)\]\(\S+\) \| (\w+) \|", guide, re.MULTILINE)
+
+    assert sorted(rows) == sorted((rule["alert"], rule["labels"]["severity"]) for g in groups for rule in g["rules"])
+
+
+def test_every_page_can_be_found_from_the_readme():
+    seen, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        seen.add(page)
+        for target in LINK.findall(page.read_text()):
+            found = (page.parent / target.partition("#")[0]).resolve()
+            if found.suffix == ".md" and found not in seen:
+                waiting.append(found)
+
+    pages = {page for page in PAGES if "designs" not in page.parts and page.is_relative_to(ROOT / "docs")}
+    assert sorted(map(str, pages - seen)) == []

@@ -1,0 +1,247 @@
+"""A live Prometheus scrapes a live operator and a live agent: panels and alerts have data when they should.
+
+Alerts are asked for by their own expression, without the time that it must hold. Two have their threshold lowered, for
+nobody can wait that long here (LOWERED); two need a fault that cannot be made from outside (UNPROVOKED): those are
+evaluated by Prometheus without an error, and tested on series in tests/observability/alerts.
+"""
+
+import itertools
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from hack.cluster import LocalCluster
+from hack.installation import OperatorProcess
+
+from agent.processes import AgentProcess, World
+from hack import binaries
+from kit.jobs import Team, training_job, wait_until
+from kit.nvml.driver import GPU_IS_LOST
+from kit.prometheus import Prometheus
+from observability.conftest import ALERTS
+
+pytestmark = pytest.mark.cluster
+
+DASHBOARD = Path(__file__).parents[2] / "helm/stokehold/dashboards/overview.json"
+INTERVAL = "20s"
+NODE = "h100-0"
+LOWERED = {"StokeholdGangWaitsLong": ("> 4 * 3600", "> 2"), "StokeholdWatchStale": ("> 120", "> 0.5")}
+UNPROVOKED = {"StokeholdCycleFails", "StokeholdWritesUnknown"}
+RULES = [rule for path in ALERTS for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
+PROVOKED: set[str] = set()
+_numbers = itertools.count(1)
+
+# Refuses what the operator writes into the status of TrainingJobs in one namespace.
+REFUSE_STATUS = """
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {{name: {namespace}}}
+spec:
+  matchConstraints:
+    namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {namespace}}}}}
+    resourceRules:
+      - {{apiGroups: [stokehold.dev], apiVersions: ["*"], operations: [UPDATE], resources: [trainingjobs/status]}}
+  validations: [{{expression: "false", message: refused by a test}}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {{name: {namespace}}}
+spec: {{policyName: {namespace}, validationActions: [Deny]}}
+"""
+
+
+@pytest.fixture
+def team(cluster: LocalCluster) -> Iterator[Team]:
+    made = Team.create(cluster, f"observed-{next(_numbers)}")
+    yield made
+    made.delete()
+
+
+@pytest.fixture
+def operator(prometheus: Prometheus, start_operator: Callable[..., OperatorProcess]) -> Iterator[OperatorProcess]:
+    started = start_operator("observed")
+    prometheus.scrape("operator", started.port)
+    wait_until(lambda: prometheus.value("max(stokehold_leader)") == 1, 60)
+    yield started
+    started.stop()  # gives the Lease back: the next one need not wait for its end
+
+
+@pytest.fixture
+def agent(prometheus: Prometheus, cluster: LocalCluster, world: World) -> Iterator[AgentProcess]:
+    started = world.start_agent("--node-name", NODE, "--kubeconfig", str(cluster.kubeconfig))
+    prometheus.scrape("agent", started.port)
+    wait_until(lambda: prometheus.value("stokehold_agent_nvml_responsive") == 1, 30)
+    yield started
+    prometheus.scrape("agent")
+    started.kill()
+    cluster.kubectl("delete", "gpunode", NODE, "--ignore-not-found")
+
+
+def alert_of(name: str) -> str:
+    """The alert's own expression, with its threshold lowered where LOWERED says so."""
+    (expr,) = (rule["expr"] for rule in RULES if rule["alert"] == name)
+    if name in LOWERED:
+        assert LOWERED[name][0] in expr
+        expr = expr.replace(*LOWERED[name])
+    return expr
+
+
+def assert_fires(prometheus: Prometheus, name: str, within: float = 40, **labels: str) -> None:
+    """The expression has a series with these labels within the time."""
+
+    def fires() -> bool:
+        return any(labels.items() <= found.items() for found, _ in prometheus.ask(alert_of(name)))
+
+    wait_until(fires, within, lambda: prometheus.ask(alert_of(name)))
+    PROVOKED.add(name)
+
+
+def panels() -> Iterator[tuple[str, str]]:
+    """Title and expression of each query of the dashboard."""
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in panel.get("targets", ()):
+            yield panel["title"], target["expr"].replace("$__rate_interval", INTERVAL)
+
+
+def test_every_panel_shows_data(
+    cluster: LocalCluster,
+    prometheus: Prometheus,
+    operator: OperatorProcess,
+    agent: AgentProcess,
+    world: World,
+    team: Team,
+):
+    world.nvml[0].utilization = 80
+    refusing = Team.create(cluster, f"{team.namespace}-full")
+    refusing.kubectl("create", "quota", "none", "--hard=pods=0")
+    refusing.submit("refused")
+    team.submit("runs", numNodes=2, gpusPerNode=8, gpuTypes=["h100"])
+    team.submit("waits", numNodes=9, gpusPerNode=8)
+    team.submit("ends", {"run-for": "1s"})
+    team.submit("fails", {"run-for": "1s", "exit-code": "1"}, failurePolicy={"maxRestarts": 5})
+    try:
+        wait_until(lambda: not silent(prometheus), 60, lambda: silent(prometheus))
+
+        ask = prometheus.value
+        assert ask('sum(max by (pool) (stokehold_gpus{state="allocatable"}))') == 48
+        assert ask('max(stokehold_gpus{gpu_type=~"h100.*", state="used"})') >= 16
+        assert ask('sum(max by (queue, reason) (stokehold_jobs_waiting{reason="WaitingForCapacity"}))') >= 1
+        assert ask('sum(max by (queue, reason) (stokehold_jobs_waiting{reason="CreationRefused"}))') == 1
+        assert ask("max(DCGM_FI_DEV_GPU_UTIL)") == 80
+        assert ask('count(stokehold_gpu_activity{verdict="Active"} == 1)') == 1
+        assert ask('sum(max by (pool) (stokehold_gpu_nodes{agent="heard"}))') == 1
+        assert ask('sum(stokehold_evictions_total{reason="WorkerFailed"})') >= 1
+    finally:
+        refusing.delete()
+
+
+def silent(prometheus: Prometheus) -> list[str]:
+    """The panels without data."""
+    return [f"{title}: {expr}" for title, expr in panels() if not prometheus.ask(expr)]
+
+
+def test_metrics_keep_the_conventions(operator: OperatorProcess, agent: AgentProcess):
+    promtool = binaries.ensure(["prometheus"]).path("promtool")
+    ours = [line for line in agent.get("/metrics").splitlines() if "DCGM_FI" not in line]  # those names are NVIDIA's
+
+    for text in (operator.get("/metrics"), "\n".join(ours) + "\n"):
+        done = subprocess.run(  # noqa: S603 - our own binary
+            [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False, timeout=30
+        )
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_no_operator_fires(prometheus: Prometheus):
+    prometheus.scrape("operator")
+
+    assert_fires(prometheus, "StokeholdOperatorDown")
+
+
+def test_a_standby_whose_leader_has_died_fires_until_it_leads(
+    prometheus: Prometheus, operator: OperatorProcess, start_operator: Callable[..., OperatorProcess]
+):
+    standby = start_operator("standby")
+    prometheus.scrape("operator", standby.port)
+    wait_until(lambda: prometheus.value("max(stokehold_leader)") == 0, 30)
+
+    operator.kill()
+    assert_fires(prometheus, "StokeholdNoLeader", within=5)
+
+    wait_until(lambda: not prometheus.ask(alert_of("StokeholdNoLeader")), 60)
+
+
+def test_the_age_of_each_watch_is_told(prometheus: Prometheus, operator: OperatorProcess):
+    for resource in ("pods", "nodes", "trainingjobs"):
+        assert_fires(prometheus, "StokeholdWatchStale", resource=resource)
+
+
+def test_a_policy_that_refuses_statuses_fires(
+    cluster: LocalCluster, prometheus: Prometheus, operator: OperatorProcess, team: Team
+):
+    policy = REFUSE_STATUS.format(namespace=team.namespace)
+    cluster.kubectl("apply", "-f", "-", input=policy)
+    try:
+        team.submit("waits", numNodes=9, gpusPerNode=8)
+
+        assert_fires(prometheus, "StokeholdWritesRefused", within=90, action="WriteStatus")
+    finally:
+        cluster.kubectl("delete", "-f", "-", input=policy)
+
+
+def test_a_gang_that_waits_fires(prometheus: Prometheus, operator: OperatorProcess, team: Team):
+    assert prometheus.ask(alert_of("StokeholdGangWaitsLong")) == []
+
+    team.submit("waits", numNodes=9, gpusPerNode=8)
+
+    assert_fires(prometheus, "StokeholdGangWaitsLong")
+
+
+def test_a_dozen_deleted_pods_are_a_storm(prometheus: Prometheus, operator: OperatorProcess, team: Team):
+    names = [f"victim-{number}" for number in range(12)]
+    team.apply(*(training_job(name, {"stops-after": "10s"}, gpusPerNode=1) for name in names))
+    wait_until(lambda: all(team.phase(name) == "Running" for name in names), 60)
+
+    team.kubectl("delete", "pods", "--all", "--wait=false")
+
+    assert_fires(prometheus, "StokeholdEvictionStorm", reason="PodLost")
+
+
+def test_an_agent_that_wrote_last_long_ago_fires(
+    cluster: LocalCluster, prometheus: Prometheus, operator: OperatorProcess, agent: AgentProcess
+):
+    wait_until(lambda: prometheus.value('max(stokehold_gpu_nodes{agent="heard"})') == 1, 30)
+    agent.kill()
+
+    old = json.dumps({"status": {"heartbeatTime": "2026-01-01T00:00:00Z"}})
+    cluster.kubectl("patch", "gpunode", NODE, "--subresource=status", "--type=merge", "-p", old)
+
+    assert_fires(prometheus, "StokeholdAgentSilent")
+
+
+def test_a_driver_that_hangs_fires_for_its_node(prometheus: Prometheus, agent: AgentProcess, world: World):
+    world.nvml.hang("nvmlDeviceGetUtilizationRates")
+
+    assert_fires(prometheus, "StokeholdAgentBlind", node=NODE)
+
+
+def test_a_lost_gpu_fires_with_its_node(prometheus: Prometheus, agent: AgentProcess, world: World):
+    assert prometheus.ask(alert_of("StokeholdGpuLost")) == []
+
+    world.nvml.fail("*", GPU_IS_LOST, gpu=0)
+
+    assert_fires(prometheus, "StokeholdGpuLost", node=NODE)
+
+
+def test_prometheus_evaluates_every_alert_without_an_error(prometheus: Prometheus):
+    wait_until(lambda: all(rule["health"] != "unknown" for rule in prometheus.rules()), 30)
+
+    seen = prometheus.rules()
+    assert {rule["name"] for rule in seen} == {rule["alert"] for rule in RULES}
+    assert [(rule["name"], rule.get("lastError")) for rule in seen if rule["health"] != "ok"] == []
+
+
+def test_every_alert_was_provoked_or_says_why_not():
+    assert {rule["alert"] for rule in RULES} == PROVOKED | UNPROVOKED
