@@ -30,9 +30,7 @@ from stokehold.model.actions import (
     AdmitJob,
     DeletePod,
     FinishJob,
-    PlaceReplica,
     ReleasePod,
-    StartWorkspace,
     WriteStatus,
 )
 from stokehold.model.demand import demand_of
@@ -114,7 +112,7 @@ class World:
                     self._store(replace(action.job, proof=action.proof), action.status or {})
                 case ReleasePod() | DeletePod():
                     self._forget(action.pod)
-                case StartWorkspace() | PlaceReplica():
+                case _:
                     pass  # this world has jobs alone
         return admitted
 

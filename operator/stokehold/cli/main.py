@@ -49,6 +49,9 @@ def main() -> None:
 @click.option("--kube-api-qps", "api_qps", default=200.0, show_default=True, help="Requests a second, at most.")
 @click.option("--kube-api-burst", "api_burst", default=400, show_default=True, help="Requests that may go at once.")
 @click.option("--bind-timeout", default="60s", show_default=True, help="Then a gang that is not bound is taken back.")
+@click.option("--agent-silent-after", default="11m", show_default=True, help="Then a GPUNode says nothing any more.")
+@click.option("--notebook-url", help="Where workspaces' Jupyter servers are: {service}, {namespace}, {port}.")
+@click.option("--notebook-interval", default="30s", show_default=True, help="How often Jupyter servers are asked.")
 @click.option("--metrics-address", default="127.0.0.1", show_default=True, help="Where /metrics and probes listen.")
 @click.option("--metrics-port", default=8080, show_default=True, help="0 lets the system choose.")
 @click.option("--port-file", type=click.Path(), help="Write the port of /metrics here once it listens.")
@@ -58,19 +61,32 @@ def main() -> None:
 @click.option("--webhook-key", type=click.Path(), help="The certificate's key (PEM).")
 @click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
 @click.option("--log-level", default="INFO", show_default=True)
-def run(log_format: str, log_level: str, bind_timeout: str, **options: Any) -> None:
+def run(log_format: str, log_level: str, **options: Any) -> None:
     """Run the operator. Several may run; one acts, the others stand by."""
     from stokehold.controllers.run import run_operator  # noqa: PLC0415 - 60 MiB that other commands do without
     from stokehold.controllers.settings import Settings, Webhook  # noqa: PLC0415 - as above
+    from stokehold.planning.culling.settings import CullingSettings  # noqa: PLC0415 - as above
     from stokehold.planning.scheduling.settings import SchedulingSettings  # noqa: PLC0415 - as above
 
     logs.configure(level=log_level, as_json=log_format == "json")
     port, address, certificate, key = (options.pop(f"webhook_{name}") for name in ("port", "address", "cert", "key"))
     if port is not None and not (certificate and key):
         raise click.UsageError("--webhook-port needs --webhook-cert and --webhook-key")
-    scheduling = SchedulingSettings(bind_timeout=_duration("--bind-timeout", bind_timeout))
     webhook = None if port is None else Webhook(port, certificate, key, address)
-    sys.exit(asyncio.run(run_operator(Settings(webhook=webhook, scheduling=scheduling, **options))))
+    bind_timeout, silent, interval = (
+        _duration(f"--{name.replace('_', '-')}", options.pop(name))
+        for name in ("bind_timeout", "agent_silent_after", "notebook_interval")
+    )
+    if options["notebook_url"] is None:
+        del options["notebook_url"]
+    settings = Settings(
+        webhook=webhook,
+        scheduling=SchedulingSettings(bind_timeout=bind_timeout),
+        culling=CullingSettings(bind_timeout=bind_timeout, agent_silent_after=silent),
+        notebook_interval_seconds=interval.total_seconds(),
+        **options,
+    )
+    sys.exit(asyncio.run(run_operator(settings)))
 
 
 @main.command("why")

@@ -20,6 +20,7 @@ from stokehold.model.snapshot import (
     Namespace,
     Node,
     NodePool,
+    Notebook,
     OwnObject,
     Pod,
     PodSet,
@@ -230,6 +231,8 @@ class Cluster:
         self.serving_pools: Namespaced[ServingPool] = Namespaced(wake)
         self.stateful_sets = PodSets(wake)
         self.deployments = PodSets(wake)
+        self.notebooks: dict[Key, Notebook] = {}
+        """What Jupyter servers have said, kept by their prober."""
         self._refusals: dict[str, tuple[str, datetime]] = {}
         self._clock = clock
 
@@ -260,6 +263,7 @@ class Cluster:
             serving_pools=serving,
             claims=dict(self.claims.values),
             sightings=dict(self.sightings.values),
+            notebooks=dict(self.notebooks),
         )
 
     def _complete(self, owner: W, pods: dict[Key, Pod] | None) -> W:

@@ -12,8 +12,9 @@ from stokehold.cluster.apply import Applier, Writer, Writes
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.connection import blocking_http
 from stokehold.cluster.leases import LeaseElector
+from stokehold.cluster.notebooks import NotebookProber
 from stokehold.cluster.snapshots import Cluster
-from stokehold.controllers import admission, clock, scheduling
+from stokehold.controllers import admission, clock, culling, notebooks, scheduling
 from stokehold.controllers.cycle import Cycle, Pace
 from stokehold.controllers.settings import Settings
 from stokehold.controllers.watches import Watches
@@ -21,9 +22,13 @@ from stokehold.model.actions import Action
 from stokehold.model.snapshot import Snapshot
 from stokehold.observability import logs, metrics
 from stokehold.observability.health import HealthServer
+from stokehold.planning.culling.plan import plan_culling
 from stokehold.planning.scheduling.plan import plan_scheduling
 
 log = logs.get("run")
+
+UNHURRIED_SECONDS = 0.5
+"""After a wake-up, for planners whose work is not waited for: a snapshot of a large cluster is not free."""
 
 
 class Operator:
@@ -41,7 +46,11 @@ class Operator:
         writer = Writer(settings.identity, self._elector.check)
         writes = Writes(api, self._watches, writer, clock.now)
         self._applier = Applier(writes, self._cluster, _count_action)
-        self._cycles = (self._cycle("scheduling", self._plan_scheduling),)
+        self._cycles = (
+            self._cycle("scheduling", self._plan_scheduling),
+            self._cycle("culling", self._plan_culling, UNHURRIED_SECONDS),
+        )
+        self._prober = NotebookProber(self._cluster.notebooks, clock.now, settings.notebook_url)
         self._health = HealthServer(metrics.REGISTRY, alive=list, ready=self._problems, refresh=self._refresh_metrics)
 
     async def run(self) -> int:
@@ -80,6 +89,10 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             for cycle in self._cycles:
                 group.create_task(cycle.run(), name=cycle.name)
+            asking = notebooks.ask(
+                self._prober, self._cluster.snapshot, self._wake, self._settings.notebook_interval_seconds
+            )
+            group.create_task(asking, name="notebooks")
 
     async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """The end of any part is the end of the process; a new one starts from what the API server holds."""
@@ -120,14 +133,19 @@ class Operator:
         for cycle in self._cycles:
             cycle.wake()
 
-    def _cycle(self, name: str, plan: Callable[[Snapshot], Iterable[Action]]) -> Cycle:
+    def _cycle(self, name: str, plan: Callable[[Snapshot], Iterable[Action]], debounce: float | None = None) -> Cycle:
         """One planner's loop; all read the same cluster and write through the same applier."""
-        pace = Pace(self._settings.debounce_seconds, self._settings.resync_seconds)
+        pace = Pace(debounce or self._settings.debounce_seconds, self._settings.resync_seconds)
         return Cycle(name, self._cluster.snapshot, plan, self._applier.apply, pace)
 
     def _plan_scheduling(self, snapshot: Snapshot) -> Iterable[Action]:
         actions = list(plan_scheduling(snapshot, self._settings.scheduling))
         scheduling.count_actions(actions, snapshot)
+        return actions
+
+    def _plan_culling(self, snapshot: Snapshot) -> Iterable[Action]:
+        actions = list(plan_culling(snapshot, self._settings.culling))
+        culling.count_actions(actions)
         return actions
 
     def _problems(self) -> list[str]:
@@ -137,7 +155,9 @@ class Operator:
         self._problems()
         metrics.LEASE_TRANSITIONS.set(self._elector.transitions)
         metrics.UNREADABLE.labels("TrainingJob").set(len(self._cluster.jobs.unreadable))
-        scheduling.count_state(self._cluster.snapshot())
+        snapshot = self._cluster.snapshot()
+        scheduling.count_state(snapshot)
+        culling.count_state(snapshot)
 
 
 def _count_action(action: str, outcome: str) -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from stokehold.cluster.notebooks import SERVICE_URL
+from stokehold.planning.culling.settings import CullingSettings
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 
@@ -31,6 +33,10 @@ class Settings:
     webhook: Webhook | None = None
     lease_name: str = "stokehold"
     scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)
+    culling: CullingSettings = field(default_factory=CullingSettings)
+    notebook_url: str = SERVICE_URL
+    """Where the Jupyter server of a workspace is; {service}, {namespace} and {port} are filled in."""
+    notebook_interval_seconds: float = 30.0
     debounce_seconds: float = 0.05
     """After a wake-up: changes come in swarms, and one plan answers them all."""
     resync_seconds: float = 3.0

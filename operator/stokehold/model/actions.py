@@ -7,7 +7,7 @@ that the newer state would not allow (deterministic names, uid and resourceVersi
 from dataclasses import dataclass
 from typing import Any
 
-from stokehold.model.snapshot import Job, OwnObject, Pod, Proof, ServingPool, Workspace
+from stokehold.model.snapshot import Job, OwnObject, Pod, Proof, ServingPool, StopRecord, Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,31 @@ class StartWorkspace:
 
 
 @dataclass(frozen=True, slots=True)
+class EndWorkspace:
+    """Set `spec.running` to false and write down why, in one write; refused if the workspace has changed since."""
+
+    workspace: Workspace
+    record: StopRecord
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeWorkspace:
+    """Set `spec.running` to true; refused if the workspace has changed since."""
+
+    workspace: Workspace
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorkspace:
+    """Take the workspace's one replica away; its volume and its Service stay."""
+
+    workspace: Workspace
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlaceReplica:
     """Pin a replica's pod to its node and lift its scheduling gate, in one patch."""
 
@@ -102,4 +127,15 @@ class PlaceReplica:
     placement: Placement
 
 
-Action = AdmitJob | WriteStatus | FinishJob | ReleasePod | DeletePod | StartWorkspace | PlaceReplica
+Action = (
+    AdmitJob
+    | WriteStatus
+    | FinishJob
+    | ReleasePod
+    | DeletePod
+    | StartWorkspace
+    | EndWorkspace
+    | ResumeWorkspace
+    | StopWorkspace
+    | PlaceReplica
+)

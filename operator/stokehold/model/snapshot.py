@@ -171,6 +171,29 @@ class PodSet:
     """The digest of the pod template that we last wrote, from an annotation."""
 
 
+@dataclass(frozen=True, slots=True)
+class StopRecord:
+    """Why and when the operator stopped a workspace, from an annotation that was written with `spec.running`."""
+
+    reason: str
+    message: str
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Notebook:
+    """What a workspace's Jupyter server said when it was asked at `time`; with an `error` it has said nothing."""
+
+    time: datetime
+    pod_uid: str
+    error: str = ""
+    busy_kernels: int = 0
+    kernels: int = 0
+    connections: int = 0
+    last_activity: datetime | None = None
+    """The last message of a kernel or a terminal, else the server's start; by our clock, not by the server's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace(OwnObject):
     """A DevWorkspace with its StatefulSet and its pods (one, or two while the old one still terminates)."""
@@ -182,6 +205,8 @@ class Workspace(OwnObject):
     demand: Demand
     annotations: Mapping[str, str] = field(default_factory=dict)
     """Ours alone (stokehold.dev/...): how users ask for a snooze."""
+    stop_record: StopRecord | None = None
+    """Of the operator's last stop; it stays when the workspace is started again."""
     pod_set: PodSet | None = None
     pods: tuple[Pod, ...] = ()
     create_error: str = ""
@@ -281,3 +306,5 @@ class Snapshot:
     claims: Mapping[str, Claim] = field(default_factory=dict)
     sightings: Mapping[str, Sighting] = field(default_factory=dict)
     """By node; a node without an agent has none."""
+    notebooks: Mapping[tuple[str, str], Notebook] = field(default_factory=dict)
+    """By workspace, for those whose Jupyter server is asked."""

@@ -88,6 +88,46 @@ EVICTIONS = Counter(
     ["reason"],
     registry=REGISTRY,
 )
+WORKSPACES = Gauge("stokehold_workspaces", "DevWorkspaces by phase.", ["phase"], registry=REGISTRY)
+WORKSPACES_IDLE = Gauge(
+    "stokehold_workspaces_idle",
+    "DevWorkspaces that are idle for long enough to be stopped, by what keeps them (reasons of the condition Idle).",
+    ["reason"],
+    registry=REGISTRY,
+)
+WORKSPACES_UNKNOWN = Gauge(
+    "stokehold_workspaces_unknown",
+    "Running DevWorkspaces of which nobody can tell whether they are used; they are never stopped for being idle.",
+    registry=REGISTRY,
+)
+WORKSPACE_STOPS = Counter(
+    "stokehold_workspace_stops_total",
+    "DevWorkspaces that the operator decided to stop, by reason.",
+    ["reason"],
+    registry=REGISTRY,
+)
+WORKSPACE_STOPS_REFUSED = Counter(
+    "stokehold_workspace_stops_refused_total",
+    "Idle DevWorkspaces that were not stopped, by what kept them; each counts once when that begins.",
+    ["reason"],
+    registry=REGISTRY,
+)
+MASS_IDLE_BREAKER_OPEN = Gauge(
+    "stokehold_mass_idle_breaker_open",
+    "1 while so many DevWorkspaces turned quiet at once that none is stopped for being idle, else 0.",
+    registry=REGISTRY,
+)
+RECLAIMED_GPU_SECONDS = Gauge(
+    "stokehold_workspace_reclaimed_gpu_seconds",
+    "GPU-seconds that others could have since idle DevWorkspaces were stopped; of those that still exist.",
+    registry=REGISTRY,
+)
+NOTEBOOK_PROBES = Counter(
+    "stokehold_notebook_probes_total",
+    "Questions to the Jupyter servers of DevWorkspaces, by outcome: busy, idle, unknown.",
+    ["outcome"],
+    registry=REGISTRY,
+)
 
 ALL: tuple[MetricWrapperBase, ...] = (
     CYCLE_SECONDS,
@@ -106,4 +146,12 @@ ALL: tuple[MetricWrapperBase, ...] = (
     JOB_WAIT_SECONDS,
     JOBS_FINISHED,
     EVICTIONS,
+    WORKSPACES,
+    WORKSPACES_IDLE,
+    WORKSPACES_UNKNOWN,
+    WORKSPACE_STOPS,
+    WORKSPACE_STOPS_REFUSED,
+    MASS_IDLE_BREAKER_OPEN,
+    RECLAIMED_GPU_SECONDS,
+    NOTEBOOK_PROBES,
 )

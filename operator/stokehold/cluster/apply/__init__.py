@@ -26,10 +26,13 @@ from stokehold.model.actions import (
     Action,
     AdmitJob,
     DeletePod,
+    EndWorkspace,
     FinishJob,
     PlaceReplica,
     ReleasePod,
+    ResumeWorkspace,
     StartWorkspace,
+    StopWorkspace,
     WriteStatus,
 )
 from stokehold.model.snapshot import Job, ServingPool, Workspace
@@ -75,7 +78,7 @@ class Applier:
         self._observe(name, outcome)
         return outcome
 
-    async def _dispatch(self, action: Action) -> None:
+    async def _dispatch(self, action: Action) -> None:  # noqa: C901 - one flat branch for each action
         writes = self._writes
         match action:
             case AdmitJob():
@@ -91,6 +94,12 @@ class Applier:
                 await jobs.delete(writes, action)
             case StartWorkspace():
                 await self._create_for(action.workspace, workspaces.start(writes, action))
+            case EndWorkspace():
+                await workspaces.end(writes, action)
+            case ResumeWorkspace():
+                await workspaces.resume(writes, action)
+            case StopWorkspace():
+                await workspaces.stop(writes, action)
             case PlaceReplica():
                 await serving.place(writes, action)
             case _:
@@ -111,7 +120,7 @@ def _target(action: Action) -> str:
     match action:
         case ReleasePod() | DeletePod() | PlaceReplica():
             namespace, name = action.pod.key
-        case StartWorkspace():
+        case StartWorkspace() | EndWorkspace() | ResumeWorkspace() | StopWorkspace():
             namespace, name = action.workspace.key
         case WriteStatus():
             namespace, name = action.subject.key

@@ -7,11 +7,10 @@ from datetime import datetime, timedelta
 from stokehold.model.demand import Match
 from stokehold.model.reasons import Waiting
 from stokehold.model.snapshot import Job, Namespace, Pod, PriorityClass, Queue, ServingPool, Snapshot, Workspace
+from stokehold.model.statuses import Owner
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.settings import SchedulingSettings
-
-Owner = Job | Workspace | ServingPool
 
 DEFAULT_CLASSES = {"InferencePool": "serve", "TrainingJob": "train-normal", "DevWorkspace": "workspace"}
 """The chart's PriorityClasses: serving before training before workspaces, for those who name none."""

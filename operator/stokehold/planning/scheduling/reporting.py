@@ -4,23 +4,20 @@ A status is written only when it tells the user something new: each write costs 
 """
 
 from datetime import datetime, timedelta
-from typing import Any
 
 from stokehold.api import conditions
-from stokehold.api.conditions import Condition, find_condition, with_condition
+from stokehold.api.conditions import find_condition
 from stokehold.api.v1alpha1 import training_job as api
 from stokehold.api.v1alpha1.shared import QueueDetails, QueueStatus
 from stokehold.model.actions import Placement
 from stokehold.model.reasons import Eviction, Finish, Progress, Waiting
 from stokehold.model.snapshot import Job, Proof
+from stokehold.model.statuses import Owner, Status, render, told_conditions, whole
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.lifecycle import End
-from stokehold.planning.scheduling.queueing import Owner
 
 REMEMBERED_EVICTIONS = 5
-
-Status = dict[str, Any]
 
 
 def started(job: Job, attempt: Attempt, now: datetime) -> Status:
@@ -97,19 +94,19 @@ def requeued(job: Job, attempt: Attempt, end: End, requeue_at: datetime, now: da
     )
     status = job.status
     failure = api.Failure(
-        time=_whole(now),
+        time=whole(now),
         reason=reason,
         message=end.message,
         node=end.node,
         exit_code=end.exit_code,
         counts_as_restart=counts,
     )
-    eviction = api.Eviction(time=_whole(now), reason=reason, node=end.node)
+    eviction = api.Eviction(time=whole(now), reason=reason, node=end.node)
     update = {
         "phase": api.SUSPENDED if suspended else api.RESTARTING,
         "attempt": attempt.number + 1,
         "restarts": attempt.restarts + (1 if counts else 0),
-        "requeue_at": None if suspended else _whole(requeue_at),
+        "requeue_at": None if suspended else whole(requeue_at),
         "last_failure": status.last_failure if suspended else failure,
         "evictions": (*status.evictions, eviction)[-REMEMBERED_EVICTIONS:],
         "queue": queue_status(why, None, now),
@@ -138,7 +135,7 @@ def finished(job: Job, attempt: Attempt, proof: Proof, now: datetime) -> Status:
         "restarts": proof.restarts,
         "placement": placement_of(attempt) or job.status.placement,
         "start_time": job.status.start_time or attempt.started_at,
-        "completion_time": _whole(proof.completed_at),
+        "completion_time": whole(proof.completed_at),
         "usage": _usage(job, attempt, now, lost=not succeeded),
         "conditions": told_conditions(
             job,
@@ -159,7 +156,7 @@ def proof_of(attempt: Attempt, end: End, now: datetime) -> Proof:
         outcome=api.SUCCEEDED if end.finish == Finish.SUCCEEDED else api.FAILED,
         attempt=attempt.number,
         restarts=attempt.restarts,
-        completed_at=max(ends) if ends and end.finish == Finish.SUCCEEDED else _whole(now),
+        completed_at=max(ends) if ends and end.finish == Finish.SUCCEEDED else whole(now),
         reason=str(end.finish),
         message=end.message,
     )
@@ -172,7 +169,7 @@ def proof_from_status(job: Job, now: datetime) -> Proof:
         outcome=job.status.phase,
         attempt=job.status.attempt or 1,
         restarts=job.status.restarts or 0,
-        completed_at=job.status.completion_time or _whole(now),
+        completed_at=job.status.completion_time or whole(now),
         reason=ended.reason if ended else "",
         message=ended.message if ended else "",
     )
@@ -189,7 +186,7 @@ def queue_status(why: Explanation, position: int | None, now: datetime) -> Queue
         message=why.message,
         next_step=why.next_step,
         details=details,
-        observed_time=_whole(now),
+        observed_time=whole(now),
     )
 
 
@@ -231,22 +228,6 @@ def _no_longer_ready(job: Job) -> list[tuple[str, bool, str, str]]:
     ]
 
 
-def told_conditions(owner: Owner, now: datetime, *news: tuple[str, bool, str, str]) -> tuple[Condition, ...]:
-    """The object's conditions with the news laid over them: type, whether it holds, reason, message."""
-    result = owner.status.conditions
-    for kind, holds, reason, message in news:
-        condition = Condition(
-            type=kind,
-            status=conditions.TRUE if holds else conditions.FALSE,
-            reason=str(reason),
-            message=message,
-            last_transition_time=_whole(now),
-            observed_generation=owner.generation,
-        )
-        result = with_condition(result, condition)
-    return result
-
-
 def _usage(job: Job, attempt: Attempt, now: datetime, *, lost: bool) -> api.Usage:
     before = job.status.usage or api.Usage()
     gpu_seconds = round(attempt.held_seconds(now) * job.spec.gpus_per_node)
@@ -257,13 +238,3 @@ def _usage(job: Job, attempt: Attempt, now: datetime, *, lost: bool) -> api.Usag
             "lost_gpu_seconds": (before.lost_gpu_seconds or 0) + (gpu_seconds if lost else 0),
         }
     )
-
-
-def render(owner: Owner, update: dict[str, Any]) -> Status:
-    """The whole status as it is written: what is recorded, with the update laid over it."""
-    status = owner.status.model_copy(update={"observed_generation": owner.generation, **update})
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-
-
-def _whole(instant: datetime) -> datetime:
-    return instant.replace(microsecond=0)

@@ -7,11 +7,12 @@ from typing import Any
 from stokehold.api import conditions
 from stokehold.model.reasons import Waiting
 from stokehold.model.snapshot import ServingPool, Snapshot, Workspace
+from stokehold.model.statuses import render, told_conditions
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.pools import Pool
 from stokehold.planning.scheduling.queueing import Queues, Replica, creation_refused, unserved
-from stokehold.planning.scheduling.reporting import queue_status, render, told_conditions
+from stokehold.planning.scheduling.reporting import queue_status
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 PENDING = "Pending"

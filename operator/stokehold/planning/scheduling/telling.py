@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from stokehold.model.actions import Action, Note, WriteStatus
 from stokehold.model.reasons import Waiting
 from stokehold.model.snapshot import Snapshot
+from stokehold.model.statuses import Owner, Status
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.scheduling import reporting, single_pods
-from stokehold.planning.scheduling.queueing import Gang, Owner, Replica, Work
+from stokehold.planning.scheduling.queueing import Gang, Replica, Work
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 NEEDS_THE_OWNER = (Waiting.MISCONFIGURED, Waiting.NO_MATCHING_FLAVOR, Waiting.CREATION_REFUSED)
@@ -58,7 +59,7 @@ def owner_of(work: Work) -> Owner:
             return work
 
 
-def _status(held: Held, snapshot: Snapshot) -> reporting.Status:
+def _status(held: Held, snapshot: Snapshot) -> Status:
     now = snapshot.taken_at
     match held.work:
         case Gang(job, attempt):

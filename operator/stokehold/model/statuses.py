@@ -1,0 +1,40 @@
+"""How planners write a status: whole, from the one that was read and what is new. Pure."""
+
+from datetime import datetime
+from typing import Any
+
+from stokehold.api import conditions
+from stokehold.api.conditions import Condition, with_condition
+from stokehold.model.snapshot import Job, ServingPool, Workspace
+
+Owner = Job | Workspace | ServingPool
+Status = dict[str, Any]
+News = tuple[str, bool | None, str, str]
+"""A condition: its type, whether it holds (None: unknown), reason and message."""
+
+
+def told_conditions(owner: Owner, now: datetime, *news: News) -> tuple[Condition, ...]:
+    """The object's conditions with the news laid over them."""
+    result = owner.status.conditions
+    for kind, holds, reason, message in news:
+        condition = Condition(
+            type=kind,
+            status=conditions.UNKNOWN if holds is None else conditions.TRUE if holds else conditions.FALSE,
+            reason=str(reason),
+            message=message,
+            last_transition_time=whole(now),
+            observed_generation=owner.generation,
+        )
+        result = with_condition(result, condition)
+    return result
+
+
+def render(owner: Owner, update: dict[str, Any]) -> Status:
+    """The whole status as it is written: what is recorded, with the update laid over it."""
+    status = owner.status.model_copy(update={"observed_generation": owner.generation, **update})
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+
+
+def whole(instant: datetime) -> datetime:
+    """The instant in whole seconds, as Kubernetes keeps it."""
+    return instant.replace(microsecond=0)
