@@ -10,7 +10,6 @@ from agent.builders import START, a_gpu, a_slice, seen, state_after, uuid_of
 from stokehold.agent.attribution import Owners, PodRef
 from stokehold.agent.node_state import NodeState
 from stokehold.agent.publish import (
-    PENDING_FIELDS,
     Pace,
     Status,
     WriteSchedule,
@@ -41,17 +40,11 @@ def test_the_status_fits_the_kind():
     assert whole.activity is not None
     assert (whole.activity.state, node.status.phase, node.status.quiet_gpus) == ("Quiet", "Ready", 1)
     assert whole.owners[0].pod == "pod"
+    assert whole.activity.last_active_time is None
     assert whole.health is not None
     assert whole.health.recovery_action == "None"
     assert parent.mig_devices[0].profile == "1g.10gb"
     assert parent.memory_bytes == 80 << 30
-
-
-def test_fields_held_back_are_those_that_the_kind_lacks():
-    models = (gpu_node.GpuActivity, gpu_node.GpuProcessOwner, gpu_node.Gpu)
-    known = {field.alias or name for model in models for name, field in model.model_fields.items()}
-
-    assert not PENDING_FIELDS & known  # else take it out of PENDING_FIELDS
 
 
 def test_a_node_without_nvml_is_unknown_and_says_why():

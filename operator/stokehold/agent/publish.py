@@ -22,8 +22,6 @@ Status = dict[str, Any]
 
 # They change with each look, or follow from what does not.
 _VOLATILE = frozenset({"heartbeatTime", "energyJoules", "lastActiveTime", "since", "lastTransitionTime"})
-# Known here, but not yet in the kind's schema, which refuses what it does not know.
-PENDING_FIELDS = frozenset({"lastActiveTime", "podUID", "foreignUsers"})
 _PROFILE = re.compile(r"MIG (\S+)$")
 MAX_EVIDENCE = 240
 
@@ -119,7 +117,7 @@ def remembered_activity(status: Status | None) -> dict[str, datetime]:
 def status_of(state: NodeState, agent_version: str, before: Sequence[Status] = ()) -> Status:
     """The object's status; `before` are the conditions written last, whose times stay."""
     gpus = [device for device in state.devices.values() if not device.parent_uuid]
-    whole = {
+    return {
         "phase": _phase(state, gpus),
         "conditions": _conditions(state, gpus, before),
         "agentVersion": agent_version,
@@ -131,8 +129,6 @@ def status_of(state: NodeState, agent_version: str, before: Sequence[Status] = (
         "quietGpus": sum(gpu.signal.verdict is Verdict.QUIET for gpu in gpus),
         "gpus": [_gpu(state, gpu) for gpu in gpus],
     }
-    status: Status = _without_pending(whole)
-    return status
 
 
 def _gpu(state: NodeState, gpu: Device) -> Status:
@@ -253,14 +249,6 @@ def _gpus_healthy(state: NodeState, gpus: Sequence[Device]) -> tuple[str, str, s
         return "GpusHealthy", "True", "NoFault", ""
     status = "Unknown" if worst.health.fitness is Fitness.UNKNOWN else "False"
     return "GpusHealthy", status, worst.health.reason, f"{worst.uuid}: {worst.health.evidence}"
-
-
-def _without_pending(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_pending(part) for part in value]
-    if not isinstance(value, dict):
-        return value
-    return {key: _without_pending(part) for key, part in value.items() if key not in PENDING_FIELDS}
 
 
 def _essence(value: Any) -> Any:

@@ -14,8 +14,11 @@ TRACKING_FINALIZER = f"{KEY_PREFIX}tracking"
 # On a TrainingJob that has ended: the proof that it never runs again, whatever happens to its status.
 FINISHED_ANNOTATION = f"{KEY_PREFIX}finished"
 
-# On a DevWorkspace: until when its user wants it left alone.
+# On a DevWorkspace: until when its user wants it left alone; and the record of the operator's last stop.
 SNOOZE_ANNOTATION = f"{KEY_PREFIX}snooze"
+STOPPED_ANNOTATION = f"{KEY_PREFIX}stopped"
+# On a DevWorkspace whose volume claim is gone: the claim's name says that an empty one will do.
+FRESH_VOLUME_ANNOTATION = f"{KEY_PREFIX}fresh-volume"
 
 JOB_LABEL = f"{KEY_PREFIX}job"
 ATTEMPT_LABEL = f"{KEY_PREFIX}attempt"

@@ -5,12 +5,10 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 import click
 
-from stokehold.api.durations import Duration
 from stokehold.observability import logs
 
 KUBECONFIG = click.option("--kubeconfig", help="Default: $KUBECONFIG, else the service account of the pod.")
@@ -66,6 +64,9 @@ def main() -> None:
 )
 @click.option("--prometheus-url", default="", help="Where queries of InferencePools go, for example http://prometheus.")
 @click.option("--scrape-via", default="", hidden=True, help="For clusters without a pod network: {namespace}, {pod}.")
+@click.option("--agent-silent-after", default="11m", show_default=True, help="Then a GPUNode says nothing any more.")
+@click.option("--notebook-url", help="Where workspaces' Jupyter servers are: {service}, {namespace}, {port}.")
+@click.option("--notebook-interval", default="30s", show_default=True, help="How often Jupyter servers are asked.")
 @click.option("--metrics-address", default="127.0.0.1", show_default=True, help="Where /metrics and probes listen.")
 @click.option("--metrics-port", default=8080, show_default=True, help="0 lets the system choose.")
 @click.option("--port-file", type=click.Path(), help="Write the port of /metrics here once it listens.")
@@ -75,54 +76,13 @@ def main() -> None:
 @click.option("--webhook-key", type=click.Path(), help="The certificate's key (PEM).")
 @click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
 @click.option("--log-level", default="INFO", show_default=True)
-def run(log_format: str, log_level: str, bind_timeout: str, scrape_interval: str, **options: Any) -> None:
+def run(log_format: str, log_level: str, **options: Any) -> None:
     """Run the operator. Several may run; one acts, the others stand by."""
-    from stokehold.cluster.scraping.scraper import ScrapeSettings  # noqa: PLC0415 - as below
-    from stokehold.controllers.run import run_operator  # noqa: PLC0415 - 60 MiB that other commands do without
-    from stokehold.controllers.settings import Settings, Webhook  # noqa: PLC0415 - as above
-    from stokehold.planning.autoscaling.settings import AutoscalingSettings  # noqa: PLC0415 - as above
-    from stokehold.planning.provisioning.settings import ProvisioningSettings  # noqa: PLC0415 - as above
-    from stokehold.planning.scheduling.settings import SchedulingSettings  # noqa: PLC0415 - as above
+    from stokehold.cli.operator_options import settings_of  # noqa: PLC0415 - 60 MiB that other commands do without
+    from stokehold.controllers.run import run_operator  # noqa: PLC0415 - as above
 
     logs.configure(level=log_level, as_json=log_format == "json")
-    port, address, certificate, key = (options.pop(f"webhook_{name}") for name in ("port", "address", "cert", "key"))
-    if port is not None and not (certificate and key):
-        raise click.UsageError("--webhook-port needs --webhook-cert and --webhook-key")
-    scheduling = SchedulingSettings(bind_timeout=_duration("--bind-timeout", bind_timeout))
-    provisioning = ProvisioningSettings(
-        trigger_gpus=options.pop("burst_gpus"),
-        trigger_age=_duration("--burst-age", options.pop("burst_age")),
-        ready_within=_duration("--node-ready-within", options.pop("node_ready_within")),
-        gpus_within=_duration("--node-gpus-within", options.pop("node_gpus_within")),
-        orphan_after=_duration("--orphan-after", options.pop("orphan_after")),
-        capacity_backoff=_duration("--capacity-backoff", options.pop("capacity_backoff")),
-    )
-    interval = _duration("--scrape-interval", scrape_interval)
-    if interval < timedelta(seconds=1):
-        raise click.UsageError("--scrape-interval must be at least 1s")
-    scraping = ScrapeSettings(
-        interval_seconds=interval.total_seconds(),
-        prometheus_url=options.pop("prometheus_url"),
-        scrape_via=options.pop("scrape_via"),
-    )
-    autoscaling = AutoscalingSettings(fresh_for=3 * interval)
-    webhook = None if port is None else Webhook(port, certificate, key, address)
-    settings = Settings(
-        webhook=webhook,
-        scheduling=scheduling,
-        provisioning=provisioning,
-        autoscaling=autoscaling,
-        scraping=scraping,
-        **options,
-    )
-    sys.exit(asyncio.run(run_operator(settings)))
-
-
-def _duration(option: str, text: str) -> timedelta:
-    try:
-        return Duration.parse(text).to_timedelta()
-    except ValueError as error:
-        raise click.UsageError(f"{option} {error}") from error
+    sys.exit(asyncio.run(run_operator(settings_of(options))))
 
 
 def kubectl_plugin() -> None:

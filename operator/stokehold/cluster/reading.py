@@ -16,6 +16,7 @@ from stokehold.api.names import (
     MAIN_CONTAINER,
     PLACEMENT_GATE,
     SERVING_LABEL,
+    STOPPED_ANNOTATION,
     TRACKING_FINALIZER,
     WORKSPACE_LABEL,
 )
@@ -57,6 +58,7 @@ from stokehold.model.snapshot import (
     Resources,
     ServingPool,
     Sighting,
+    StopRecord,
     Worker,
     Workspace,
 )
@@ -92,6 +94,14 @@ class ProofText(msgspec.Struct, rename="camel"):
     completion_time: datetime
     reason: str = ""
     message: str = ""
+
+
+class StopText(msgspec.Struct, rename="camel"):
+    """The JSON of the annotation that says why a workspace was stopped."""
+
+    reason: str
+    message: str
+    time: datetime
 
 
 def read_pod(raw: wire.Pod) -> Pod:
@@ -211,6 +221,7 @@ def read_workspace(raw: wire.OwnKind) -> Workspace:
         status=parsed.status,
         demand=workspace_demand(parsed.spec),
         annotations=ours,
+        stop_record=_stop_record(ours),
     )
 
 
@@ -323,6 +334,19 @@ def proof_text(proof: Proof) -> str:
     """The annotation's value for a proof; `read_job` reads it back."""
     text = ProofText(proof.outcome, proof.attempt, proof.restarts, proof.completed_at, proof.reason, proof.message)
     return msgspec.json.encode(text).decode()
+
+
+def _stop_record(annotations: Mapping[str, str]) -> StopRecord | None:
+    try:
+        read = msgspec.json.decode(annotations[STOPPED_ANNOTATION], type=StopText)
+    except (KeyError, msgspec.MsgspecError):
+        return None
+    return StopRecord(read.reason, read.message, read.time) if read.time.tzinfo else None
+
+
+def stop_text(record: StopRecord) -> str:
+    """The annotation's value for a stop; `read_workspace` reads it back."""
+    return msgspec.json.encode(StopText(record.reason, record.message, record.time)).decode()
 
 
 def _worker(meta: wire.Metadata) -> Worker | None:

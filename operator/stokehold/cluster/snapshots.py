@@ -23,6 +23,7 @@ from stokehold.model.snapshot import (
     Namespace,
     Node,
     NodePool,
+    Notebook,
     OwnObject,
     Pod,
     PodSet,
@@ -275,6 +276,8 @@ class Cluster:
         self.disruption_budgets = Owners(wake)
         self.loads: dict[Key, PoolLoad] = {}
         """Of the serving pools, as the scraper has gathered them."""
+        self.notebooks: dict[Key, Notebook] = {}
+        """What Jupyter servers have said, kept by their prober."""
         self._refusals: dict[str, tuple[str, datetime]] = {}
         self._listings: dict[str, Listing] = {}
         self._answers: dict[str, Answer] = {}
@@ -342,6 +345,7 @@ class Cluster:
             tenants=self.pods.tenants(),
             listings=dict(self._listings),
             answers=self._current_answers(),
+            notebooks=dict(self.notebooks),
         )
 
     def pools_with_pods(self) -> list[ServingPool]:

@@ -13,9 +13,20 @@ from stokehold.cluster.apply import Applier, Writer, Writes
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.connection import blocking_http
 from stokehold.cluster.leases import LeaseElector
+from stokehold.cluster.notebooks import NotebookProber
 from stokehold.cluster.scraping.scraper import Scraper
 from stokehold.cluster.snapshots import Cluster
-from stokehold.controllers import admission, autoscaling, clock, fleet, memory, provisioning, scheduling
+from stokehold.controllers import (
+    admission,
+    autoscaling,
+    clock,
+    culling,
+    fleet,
+    memory,
+    notebooks,
+    provisioning,
+    scheduling,
+)
 from stokehold.controllers.cycle import Cycle, Pace
 from stokehold.controllers.provider_calls import ProviderCalls
 from stokehold.controllers.provisioning import Provisioner
@@ -26,10 +37,14 @@ from stokehold.model.snapshot import Snapshot
 from stokehold.observability import logs, metrics
 from stokehold.observability.health import HealthServer
 from stokehold.planning.autoscaling.plan import plan_autoscaling
+from stokehold.planning.culling.plan import plan_culling
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.providers.registry import Registry
 
 log = logs.get("run")
+
+UNHURRIED_SECONDS = 0.5
+"""After a wake-up, for planners whose work is not waited for: a snapshot of a large cluster is not free."""
 
 
 class Operator:
@@ -55,9 +70,16 @@ class Operator:
         self._autoscaling = self._cycle("autoscaling", self._plan_autoscaling)
         self._cycles = (
             self._cycle("scheduling", self._plan_scheduling),
-            self._cycle("provisioning", self._provisioner.plan, self._provisioner.carry_out),
+            self._cycle(
+                "provisioning",
+                self._provisioner.plan,
+                self._provisioner.carry_out,
+                settings.provisioning_debounce_seconds,
+            ),
             self._autoscaling,
+            self._cycle("culling", self._plan_culling, debounce=UNHURRIED_SECONDS),
         )
+        self._prober = NotebookProber(self._cluster.notebooks, clock.now, settings.notebook_url)
         self._scraper = Scraper(
             self._cluster, settings.scraping, clock.now, self._autoscaling.wake, autoscaling.count_scrape
         )
@@ -122,6 +144,10 @@ class Operator:
                 group.create_task(cycle.run(), name=cycle.name)
             group.create_task(self._calls.run(), name="providers")
             group.create_task(self._scraper.run(), name="scraper")
+            asking = notebooks.ask(
+                self._prober, self._cluster.snapshot, self._wake, self._settings.notebook_interval_seconds
+            )
+            group.create_task(asking, name="notebooks")
 
     async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """The end of any part is the end of the process; a new one starts from what the API server holds."""
@@ -167,11 +193,10 @@ class Operator:
         name: str,
         plan: Callable[[Snapshot], Iterable[Action]],
         carry_out: Callable[[list[Action]], Awaitable[object]] | None = None,
+        debounce: float | None = None,
     ) -> Cycle:
         """One planner's loop; all read the same cluster and write through the same applier."""
-        settings = self._settings
-        debounce = settings.debounce_seconds if carry_out is None else settings.provisioning_debounce_seconds
-        pace = Pace(debounce, settings.resync_seconds)
+        pace = Pace(debounce or self._settings.debounce_seconds, self._settings.resync_seconds)
         return Cycle(name, self._cluster.snapshot, plan, carry_out or self._applier.apply, pace)
 
     def _plan_scheduling(self, snapshot: Snapshot) -> Iterable[Action]:
@@ -182,6 +207,11 @@ class Operator:
     def _plan_autoscaling(self, snapshot: Snapshot) -> Iterable[Action]:
         actions = list(plan_autoscaling(snapshot, self._settings.autoscaling))
         autoscaling.count_actions(actions)
+        return actions
+
+    def _plan_culling(self, snapshot: Snapshot) -> Iterable[Action]:
+        actions = list(plan_culling(snapshot, self._settings.culling))
+        culling.count_actions(actions)
         return actions
 
     def _problems(self) -> list[str]:
@@ -198,6 +228,7 @@ class Operator:
         provisioning.count_state(snapshot)
         autoscaling.count_state(snapshot)
         fleet.count_fleet(snapshot)
+        culling.count_state(snapshot)
 
 
 def _count_action(action: str, outcome: str) -> None:

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from stokehold.cluster.notebooks import SERVICE_URL
 from stokehold.cluster.scraping.scraper import ScrapeSettings
 from stokehold.planning.autoscaling.settings import AutoscalingSettings
+from stokehold.planning.culling.settings import CullingSettings
 from stokehold.planning.provisioning.settings import ProvisioningSettings
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
@@ -37,6 +39,10 @@ class Settings:
     provisioning: ProvisioningSettings = field(default_factory=ProvisioningSettings)
     autoscaling: AutoscalingSettings = field(default_factory=AutoscalingSettings)
     scraping: ScrapeSettings = field(default_factory=ScrapeSettings)
+    culling: CullingSettings = field(default_factory=CullingSettings)
+    notebook_url: str = SERVICE_URL
+    """Where the Jupyter server of a workspace is; {service}, {namespace} and {port} are filled in."""
+    notebook_interval_seconds: float = 30.0
     debounce_seconds: float = 0.05
     """After a wake-up: changes come in swarms, and one plan answers them all."""
     provisioning_debounce_seconds: float = 0.2

@@ -10,7 +10,18 @@ from typing import Any
 
 from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaimSpec
 from stokehold.model.capacity import Instance, NodeRequest
-from stokehold.model.snapshot import Claim, Job, Node, NodePool, OwnObject, Pod, Proof, ServingPool, Workspace
+from stokehold.model.snapshot import (
+    Claim,
+    Job,
+    Node,
+    NodePool,
+    OwnObject,
+    Pod,
+    Proof,
+    ServingPool,
+    StopRecord,
+    Workspace,
+)
 from stokehold.model.taints import Taint
 
 
@@ -101,6 +112,31 @@ class StartWorkspace:
     workspace: Workspace
     placement: Placement
     notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndWorkspace:
+    """Set `spec.running` to false and write down why, in one write; refused if the workspace has changed since."""
+
+    workspace: Workspace
+    record: StopRecord
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeWorkspace:
+    """Set `spec.running` to true; refused if the workspace has changed since."""
+
+    workspace: Workspace
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorkspace:
+    """Take the workspace's one replica away; its volume and its Service stay."""
+
+    workspace: Workspace
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,4 +258,8 @@ Action = (
     | WriteDeployment
     | ClaimAction
     | ProviderCall
+    | EndWorkspace
+    | ResumeWorkspace
+    | StopWorkspace
+    | PlaceReplica
 )

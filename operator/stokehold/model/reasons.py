@@ -171,3 +171,45 @@ class ClaimFailure(StrEnum):
     """All nodes came, and the job did not fit on them: `nodeShape` promises more than they have."""
     GONE = "Gone"
     """The machine vanished at the provider."""
+
+
+class Stop(StrEnum):
+    """Why a workspace was stopped; `status.stopReason` of a DevWorkspace."""
+
+    IDLE = "Idle"
+    """It was idle for `spec.idle.after`, and its owner had been warned."""
+    SCHEDULE = "Schedule"
+    """`spec.schedule.stop` says so."""
+    MAX_LIFETIME = "MaxLifetime"
+    """It ran for `spec.maxLifetime`."""
+    USER_REQUEST = "UserRequest"
+    """Somebody set `spec.running` to false."""
+
+
+class Idleness(StrEnum):
+    """What is known of a workspace's use, and what keeps it from being stopped; reason of its condition `Idle`."""
+
+    IN_USE = "InUse"
+    """A signal is active; the message names it."""
+    SIGNAL_UNKNOWN = "SignalUnknown"
+    """A required signal cannot be told: nothing is stopped, and the idle clock stands still."""
+    IDLE_TOO_SHORT = "IdleTooShort"
+    """Quiet, but not yet for `spec.idle.after`."""
+    COVERAGE_TOO_LOW = "CoverageTooLow"
+    """Quiet for long enough, but measured for less than 90 % of that time."""
+    MIN_RUNNING = "MinRunning"
+    """It has not run for `spec.idle.minRunning` yet."""
+    EXEMPT = "Exempt"
+    """`spec.idle.exempt` holds."""
+    SNOOZED = "Snoozed"
+    """Its owner has put the stop off."""
+    DRY_RUN = "DryRun"
+    """It would be stopped if `spec.idle.mode` were Enforce."""
+    MASS_IDLE = "MassIdle"
+    """Too many workspaces turned quiet at once: their signals are not trusted."""
+    NO_PRESSURE = "NoPressure"
+    """Idle, but no waiting work could start on its GPUs (`spec.idle.policy: OnPressure`)."""
+    WARNED = "Warned"
+    """It will be stopped at `status.stopAt`."""
+    NOT_RUNNING = "NotRunning"
+    """It has no pod that runs."""

@@ -199,6 +199,29 @@ class PodSet:
     """Who else has written the number, or a part of the pods' spec, as managedFields say."""
 
 
+@dataclass(frozen=True, slots=True)
+class StopRecord:
+    """Why and when the operator stopped a workspace, from an annotation that was written with `spec.running`."""
+
+    reason: str
+    message: str
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Notebook:
+    """What a workspace's Jupyter server said when it was asked at `time`; with an `error` it has said nothing."""
+
+    time: datetime
+    pod_uid: str
+    error: str = ""
+    busy_kernels: int = 0
+    kernels: int = 0
+    connections: int = 0
+    last_activity: datetime | None = None
+    """The last message of a kernel or a terminal, else the server's start; by our clock, not by the server's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace(OwnObject):
     """A DevWorkspace with its StatefulSet and its pods (one, or two while the old one still terminates)."""
@@ -210,6 +233,8 @@ class Workspace(OwnObject):
     demand: Demand
     annotations: Mapping[str, str] = field(default_factory=dict)
     """Ours alone (stokehold.dev/...): how users ask for a snooze."""
+    stop_record: StopRecord | None = None
+    """Of the operator's last stop; it stays when the workspace is started again."""
     pod_set: PodSet | None = None
     pods: tuple[Pod, ...] = ()
     create_error: str = ""
@@ -323,3 +348,5 @@ class Snapshot:
     """By pool: the machines that its provider said it runs for us, when it was asked last."""
     answers: Mapping[str, Answer] = field(default_factory=dict)
     """By uid of the claim: what its provider answered last. Lost with the process, and asked for again then."""
+    notebooks: Mapping[tuple[str, str], Notebook] = field(default_factory=dict)
+    """By workspace, for those whose Jupyter server is asked."""

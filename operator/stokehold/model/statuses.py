@@ -12,6 +12,9 @@ Owner = Job | Workspace | ServingPool
 
 Status = dict[str, Any]
 
+News = tuple[str, bool | None, str, str]
+"""A condition: its type, whether it holds (None: unknown), reason and message."""
+
 
 def render(owner: Owner, update: dict[str, Any]) -> Status:
     """The whole status as it is written: what is recorded, with the update laid over it."""
@@ -24,8 +27,8 @@ def dump(status: Any) -> Status:
     return dumped
 
 
-def told_conditions(owner: Owner, now: datetime, *news: tuple[str, bool | None, str, str]) -> tuple[Condition, ...]:
-    """The object's conditions with the news laid over them: type, whether it holds (None: unknown), reason, message."""
+def told_conditions(owner: Owner, now: datetime, *news: News) -> tuple[Condition, ...]:
+    """The object's conditions with the news laid over them."""
     result = owner.status.conditions
     for kind, holds, reason, message in news:
         condition = Condition(

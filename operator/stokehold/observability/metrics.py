@@ -102,6 +102,46 @@ EVICTIONS = Counter(
     ["reason"],
     registry=REGISTRY,
 )
+WORKSPACES = Gauge("stokehold_workspaces", "DevWorkspaces by phase.", ["phase"], registry=REGISTRY)
+WORKSPACES_IDLE = Gauge(
+    "stokehold_workspaces_idle",
+    "DevWorkspaces that are idle for long enough to be stopped, by what keeps them (reasons of the condition Idle).",
+    ["reason"],
+    registry=REGISTRY,
+)
+WORKSPACES_UNKNOWN = Gauge(
+    "stokehold_workspaces_unknown",
+    "Running DevWorkspaces of which nobody can tell whether they are used; they are never stopped for being idle.",
+    registry=REGISTRY,
+)
+WORKSPACE_STOPS = Counter(
+    "stokehold_workspace_stops_total",
+    "DevWorkspaces that the operator decided to stop, by reason.",
+    ["reason"],
+    registry=REGISTRY,
+)
+WORKSPACE_STOPS_REFUSED = Counter(
+    "stokehold_workspace_stops_refused_total",
+    "Idle DevWorkspaces that were not stopped, by what kept them; each counts once when that begins.",
+    ["reason"],
+    registry=REGISTRY,
+)
+MASS_IDLE_BREAKER_OPEN = Gauge(
+    "stokehold_mass_idle_breaker_open",
+    "1 while so many DevWorkspaces turned quiet at once that none is stopped for being idle, else 0.",
+    registry=REGISTRY,
+)
+RECLAIMED_GPU_SECONDS = Gauge(
+    "stokehold_workspace_reclaimed_gpu_seconds",
+    "GPU-seconds that others could have since idle DevWorkspaces were stopped; of those that still exist.",
+    registry=REGISTRY,
+)
+NOTEBOOK_PROBES = Counter(
+    "stokehold_notebook_probes_total",
+    "Questions to the Jupyter servers of DevWorkspaces, by outcome: busy, idle, unknown.",
+    ["outcome"],
+    registry=REGISTRY,
+)
 
 CLAIMS = Gauge("stokehold_node_claims", "GPUNodeClaims by pool and phase.", ["pool", "phase"], registry=REGISTRY)
 PROVIDER_CALLS = Counter(
@@ -219,6 +259,14 @@ ALL: tuple[MetricWrapperBase, ...] = (
     POOL_LOAD_AGE_SECONDS,
     POOL_DECISIONS,
     SCRAPES,
+    WORKSPACES,
+    WORKSPACES_IDLE,
+    WORKSPACES_UNKNOWN,
+    WORKSPACE_STOPS,
+    WORKSPACE_STOPS_REFUSED,
+    MASS_IDLE_BREAKER_OPEN,
+    RECLAIMED_GPU_SECONDS,
+    NOTEBOOK_PROBES,
 )
 
 for _reason in Eviction:  # a series that starts at 1 hides its first increase from rate() and increase()

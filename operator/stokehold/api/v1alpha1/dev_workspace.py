@@ -160,8 +160,9 @@ class Idle(Part):
 
     RULES = (at_most("warnBefore", "after"),)
 
-    after: Annotated[Duration, between("5m", "30d")] = Duration.parse("2h")
-    """After how long without any use the workspace is stopped, for example 2h."""
+    after: Annotated[Duration, between("10s", "30d")] = Duration.parse("2h")
+    """After how long without any use the workspace is stopped, for example 2h. The agents tell use from idleness over
+    5 minutes, which adds to shorter times."""
     min_running: Annotated[Duration, between("0s", "7d")] = Duration.parse("30m")
     """How long the workspace runs at least after each start, for example 30m."""
     warn_before: Annotated[Duration, between("0s", "24h")] = Duration.parse("15m")
@@ -263,6 +264,12 @@ class Activity(Part):
     """For how many seconds it is known to have been idle. Time without measurements does not count."""
     coverage_percent: Int | None = None
     """For how much of that time there are measurements, in percent."""
+    unknown_seconds: Int | None = None
+    """For how many seconds since it fell quiet there are no measurements."""
+    measured_since: Timestamp | None = None
+    """Since when there has been no gap in the measurements."""
+    observed_time: Timestamp | None = None
+    """Up to when there is proof for all of this."""
     signals: Annotated[
         tuple[SignalStatus, ...],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
@@ -282,7 +289,7 @@ class WorkspacePlacement(Part):
 
 
 class WorkspaceUsage(Part):
-    """What the workspace has used and what its stops have saved."""
+    """What the workspace has used and what its stops have saved, added up at each stop and each start."""
 
     gpu_seconds: Int | None = None
     """GPU-seconds during which it held GPUs."""
@@ -318,9 +325,13 @@ class DevWorkspaceStatus(Part):
     stopped_at: Timestamp | None = None
     """When it was last stopped."""
     stop_reason: str = ""
-    """Why it was last stopped, as one CamelCase word, for example Idle or Schedule."""
+    """Why it was last stopped, as one CamelCase word: Idle, Schedule, MaxLifetime or UserRequest."""
     snoozed_until: Timestamp | None = None
-    """Until when the user has put the stop off."""
+    """Until when the user has put the stop off, as it was granted."""
+    snoozed_at: Timestamp | None = None
+    """When the last snooze was granted."""
+    snooze_request: str = ""
+    """The value of the annotation stokehold.dev/snooze that was answered last."""
     snoozed_seconds_today: Int | None = None
     """How many seconds of the day's snoozes are used up."""
     usage: WorkspaceUsage | None = None

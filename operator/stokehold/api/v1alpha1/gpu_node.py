@@ -39,6 +39,8 @@ class GpuActivity(Part):
     """Since when the state holds."""
     evidence: str = ""
     """What was seen, for example 41% utilisation."""
+    last_active_time: Timestamp | None = None
+    """When it was last seen at work. An agent that starts again remembers it."""
 
 
 class GpuProcessOwner(Part):
@@ -48,8 +50,23 @@ class GpuProcessOwner(Part):
     """The namespace of its pod. Empty when the process belongs to no pod."""
     pod: str = ""
     """The name of its pod."""
+    pod_uid: Annotated[str, Field(alias="podUID")] = ""
+    """The identity of its pod, where the agent knows it: a StatefulSet's next pod has the same name."""
     container: str = ""
     """The name of the container."""
+
+
+class ForeignUser(Part):
+    """Somebody whose process uses the GPU without having been given it."""
+
+    namespace: str = ""
+    """The namespace of its pod. Empty when the process belongs to no pod."""
+    pod: str = ""
+    """The name of its pod, where the agent knows it."""
+    pod_uid: Annotated[str, Field(alias="podUID")] = ""
+    """The identity of its pod."""
+    command: str = ""
+    """The name of the process."""
 
 
 class MigDevice(Part):
@@ -63,6 +80,8 @@ class MigDevice(Part):
     """Whether the slice is at work."""
     owners: tuple[GpuProcessOwner, ...] = ()
     """The containers that hold the slice."""
+    foreign_users: tuple[ForeignUser, ...] = ()
+    """Those who use the slice without having been given it."""
 
 
 class Gpu(Part):
@@ -91,6 +110,8 @@ class Gpu(Part):
     """The energy that the GPU has used since the driver was loaded, in joules."""
     owners: tuple[GpuProcessOwner, ...] = ()
     """The containers that hold the GPU."""
+    foreign_users: tuple[ForeignUser, ...] = ()
+    """Those who use the GPU without having been given it."""
 
 
 class GPUNodeStatus(Part):
@@ -101,7 +122,8 @@ class GPUNodeStatus(Part):
     phase: str = ""
     """How the node is: Ready, Degraded (some GPUs cannot be used), Unhealthy or Unknown."""
     conditions: Conditions = ()
-    """The state in detail: AgentReady and GpusHealthy."""
+    """The state in detail: AgentReady; OwnersKnown, False while the kubelet does not say to whom each GPU belongs; and
+    GpusHealthy."""
     agent_version: str = ""
     """The version of the agent."""
     driver_version: str = ""

@@ -31,12 +31,15 @@ from stokehold.model.actions import (
     DeleteClaim,
     DeleteNode,
     DeletePod,
+    EndWorkspace,
     FinishJob,
     LaunchNode,
     PlaceReplica,
     ReleaseClaim,
     ReleasePod,
+    ResumeWorkspace,
     StartWorkspace,
+    StopWorkspace,
     TerminateNode,
     TerminateOrphan,
     WriteDeployment,
@@ -101,12 +104,23 @@ class Applier:
                 await jobs.delete(writes, action)
             case PlaceReplica():
                 await serving.place(writes, action)
+            case EndWorkspace() | ResumeWorkspace() | StopWorkspace():
+                await self._dispatch_workspace(action)
             case CreateClaim() | CordonNode() | DeleteNode() | DeleteClaim() | ReleaseClaim():
                 await self._dispatch_claim(action)
             case LaunchNode() | TerminateNode() | TerminateOrphan():
                 raise TypeError(f"{type(action).__name__} is for a provider, not for the API server")
             case _:
                 assert_never(action)
+
+    async def _dispatch_workspace(self, action: EndWorkspace | ResumeWorkspace | StopWorkspace) -> None:
+        match action:
+            case EndWorkspace():
+                await workspaces.end(self._writes, action)
+            case ResumeWorkspace():
+                await workspaces.resume(self._writes, action)
+            case StopWorkspace():
+                await workspaces.stop(self._writes, action)
 
     async def _dispatch_claim(self, action: ClaimAction) -> None:
         writes = self._writes
@@ -150,7 +164,7 @@ def _target(action: Action) -> str:
     match action:
         case ReleasePod() | DeletePod() | PlaceReplica():
             namespace, name = action.pod.key
-        case StartWorkspace():
+        case StartWorkspace() | EndWorkspace() | ResumeWorkspace() | StopWorkspace():
             namespace, name = action.workspace.key
         case WriteDeployment():
             namespace, name = action.pool.key

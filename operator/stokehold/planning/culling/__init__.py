@@ -1,0 +1,1 @@
+"""What happens to workspaces beside their placement: started, judged for idleness, warned, stopped. Pure."""

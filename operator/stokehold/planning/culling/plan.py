@@ -1,0 +1,153 @@
+"""What to do about workspaces that have been placed, or should not run.
+
+    wind down  those that should not run: the replica goes, the volume stays
+    begin      those that `spec.schedule.start` wants
+    take back  those whose pod cannot start where it was put
+    report     those whose pod is not ready yet
+    judge      those in which somebody could work: in use, quiet, to be warned, to be stopped
+
+Each step looks at the snapshot alone. A stop is two writes with a life of their own: first `spec.running: false`
+with the record of why, then, in whatever later plan, the replica. Whoever dies in between loses nothing.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from stokehold.model.actions import Action, EndWorkspace, Note, ResumeWorkspace, StopWorkspace, WriteStatus
+from stokehold.model.reasons import Idleness, Stop
+from stokehold.model.snapshot import Pod, Snapshot, StopRecord, Workspace
+from stokehold.model.statuses import Status, whole
+from stokehold.planning.culling import breaker, pressure, reporting, standing
+from stokehold.planning.culling.clock import advance, read_clock
+from stokehold.planning.culling.judging import Scene, Verdict, Watched, is_candidate, judge
+from stokehold.planning.culling.settings import CullingSettings
+from stokehold.planning.culling.signals import signals_of, together
+from stokehold.planning.culling.snoozing import answer
+from stokehold.planning.culling.timetable import ClockStop, clock_stop, should_start, zone_of
+
+
+def plan_culling(snapshot: Snapshot, settings: CullingSettings) -> Iterator[Action]:
+    """Everything that can be done now."""
+    watched: list[Watched] = []
+    for workspace in snapshot.workspaces.values():
+        if standing.is_going(workspace, snapshot):
+            continue
+        if not workspace.spec.running:
+            yield from _wind_down(workspace, snapshot.taken_at)
+            yield from _begin(workspace, snapshot.taken_at, settings)
+        elif (why := standing.why_stuck(workspace, snapshot, settings)) is not None:
+            yield from _take_back(workspace, why, snapshot.taken_at)
+        elif standing.has_replica(workspace):
+            pod = standing.ready_pod(workspace)
+            if pod is None:
+                yield from _report_starting(workspace, snapshot, settings)
+            else:
+                watched.append(watch(workspace, pod, snapshot, settings))
+    yield from _judge(watched, snapshot, settings)
+
+
+def watch(workspace: Workspace, pod: Pod, snapshot: Snapshot, settings: CullingSettings) -> Watched:
+    """What is known of the use of a workspace that runs."""
+    now = snapshot.taken_at
+    started = standing.start_of(workspace, now)
+    signals = signals_of(workspace, pod, snapshot, settings)
+    evidence = together(signals)
+    snoozed = answer(workspace, now, zone_of(workspace))
+    one = Watched(workspace, pod, started, signals, evidence, read_clock(workspace.status.activity, started), snoozed)
+    return one.seen(advance(one.clock, evidence, one.after))
+
+
+def _wind_down(workspace: Workspace, now: datetime) -> Iterator[Action]:
+    holds = standing.has_replica(workspace) or bool(standing.live_pods(workspace))
+    ending = standing.ending_of(workspace)
+    if standing.has_replica(workspace):
+        yield StopWorkspace(workspace, ending.message)
+    phase = standing.STOPPING if holds else standing.STOPPED
+    status = workspace.status
+    if (status.phase, status.observed_generation) != (phase, workspace.generation):
+        yield WriteStatus(workspace, reporting.ended(workspace, ending, phase, now))
+
+
+def _begin(workspace: Workspace, now: datetime, settings: CullingSettings) -> Iterator[Action]:
+    since = standing.last_end(workspace) or workspace.created_at
+    due = should_start(workspace, since, now, settings.latest_start)
+    if due is not None:
+        message = f"spec.schedule starts it at {due.astimezone(zone_of(workspace)):%H:%M}"
+        yield ResumeWorkspace(workspace, (Note("Started", message, f"begin {due.isoformat()}"),))
+
+
+def _take_back(workspace: Workspace, why: str, now: datetime) -> Iterator[Action]:
+    yield StopWorkspace(workspace, why)
+    note = Note("TakenBack", f"{why}; it looks for another node", f"back {whole(now).isoformat()}", warning=True)
+    yield WriteStatus(workspace, reporting.taken_back(workspace, why, now), (note,))
+
+
+def _report_starting(workspace: Workspace, snapshot: Snapshot, settings: CullingSettings) -> Iterator[Action]:
+    pods = standing.live_pods(workspace)
+    leaving = next((pod for pod in pods if pod.terminating_since is not None), None)
+    if leaving is not None:
+        why = f"its pod {leaving.name} on {leaving.node} has not gone yet"
+    else:
+        why = f"its pod is {pods[0].phase}, not ready" if pods else "its pod has not been created yet"
+    status = reporting.starting(workspace, why, snapshot)
+    if reporting.is_worth_writing(workspace, status, settings.refresh_every):
+        yield WriteStatus(workspace, status)
+
+
+def _judge(watched: list[Watched], snapshot: Snapshot, settings: CullingSettings) -> Iterator[Action]:
+    """One verdict each, once the breaker and the pressure on all of them are known."""
+    now = snapshot.taken_at
+    quiet = [(since, one.after) for one in watched if (since := one.clock.quiet_since) is not None]
+    mass_idle = breaker.suspects(quiet, len(watched), now, settings)
+    on_pressure = [
+        pressure.Candidate(one.workspace, one.pod, one.clock.quiet)
+        for one in watched
+        if one.idle.policy == "OnPressure" and not mass_idle and is_candidate(one, now, settings)
+    ]
+    scene = Scene(now, settings, mass_idle, pressure.pressed(snapshot, on_pressure))
+    for one in watched:
+        stop = clock_stop(one.workspace, one.started, one.snoozed.until, now)
+        verdict = judge(one, scene)
+        record = _stop_record(verdict, stop, one, now)
+        if record is not None:
+            yield EndWorkspace(one.workspace, record, (_stopped_note(record),))
+            continue
+        status = reporting.running(one, verdict, stop, snapshot)
+        if reporting.is_worth_writing(one.workspace, status, settings.refresh_every):
+            yield WriteStatus(one.workspace, status, tuple(_news(one, verdict, status)))
+
+
+def _stop_record(verdict: Verdict, stop: ClockStop | None, one: Watched, now: datetime) -> StopRecord | None:
+    at = max(whole(now), one.started)
+    if stop is not None and stop.at <= now:
+        return StopRecord(stop.reason, stop.message, at)
+    if not verdict.stops_now:
+        return None
+    quiet = round(one.clock.quiet.total_seconds())
+    since = one.workspace.status.warned_at
+    told = f"; its owner was warned at {since:%H:%M:%S} UTC" if since else ""
+    return StopRecord(Stop.IDLE, f"idle for {quiet} s (spec.idle.after is {one.idle.after}){told}", at)
+
+
+def _stopped_note(record: StopRecord) -> Note:
+    message = f"stopped: {record.message}; set spec.running to true to start it, its volume is kept"
+    return Note("Stopped", message, f"stopped {record.time.isoformat()}", warning=record.reason == Stop.IDLE)
+
+
+def _news(one: Watched, verdict: Verdict, status: Status) -> Iterator[Note]:
+    """Events for the owner: each is told once, when the status that it tells of is written."""
+    before = one.workspace.status
+    start = one.started.isoformat()
+    yield from one.snoozed.notes
+    if before.start_time != one.started:
+        yield Note("Started", f"runs on {one.pod.node}", f"started {start}")
+    if verdict.reason is Idleness.WARNED and before.warned_at != verdict.warned_at:
+        message = f"idle: {verdict.message}; use it, or snooze it (kubectl stokehold snooze {one.workspace.name} 2h)"
+        yield Note("IdleWarning", message, f"warned {verdict.warned_at}", warning=True)
+    told = next((c.reason for c in before.conditions if c.type == "Idle"), "")
+    held = (Idleness.DRY_RUN, Idleness.MASS_IDLE, Idleness.SIGNAL_UNKNOWN)
+    if verdict.reason in held and told != verdict.reason:
+        yield Note("NotStopped", verdict.message, f"{verdict.reason} {start} {one.clock.last_active.isoformat()}")
+    ready = next(c for c in status["conditions"] if c["type"] == "Ready")
+    if ready["reason"] == "StopsSoon":
+        yield Note("StopsSoon", ready["message"], f"soon {ready['message']} {start}", warning=True)

@@ -1,0 +1,85 @@
+"""Where a workspace stands: what its StatefulSet and its pods say, before anybody asks how it is used."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from stokehold.model.reasons import Stop
+from stokehold.model.snapshot import Pod, Snapshot, Workspace
+from stokehold.model.statuses import whole
+from stokehold.planning.culling.settings import CullingSettings
+
+STARTING, ACTIVE, QUIET, WARNED = "Starting", "Active", "Quiet", "Warned"
+STOPPING, STOPPED = "Stopping", "Stopped"
+SECOND = timedelta(seconds=1)
+
+
+def is_going(workspace: Workspace, snapshot: Snapshot) -> bool:
+    """Whether it or its namespace is being deleted: nothing is done any more."""
+    namespace = snapshot.namespaces.get(workspace.namespace)
+    return workspace.deleting or (namespace is not None and namespace.terminating)
+
+
+def has_replica(workspace: Workspace) -> bool:
+    """Whether its StatefulSet has its replica, and so its node."""
+    return workspace.pod_set is not None and workspace.pod_set.replicas > 0
+
+
+def live_pods(workspace: Workspace) -> tuple[Pod, ...]:
+    """The pods that hold something."""
+    return tuple(pod for pod in workspace.pods if not pod.is_over)
+
+
+def ready_pod(workspace: Workspace) -> Pod | None:
+    """The pod in which its user can work."""
+    fit = (p for p in live_pods(workspace) if p.ready and p.bound and p.terminating_since is None)
+    return next(fit, None)
+
+
+def last_end(workspace: Workspace) -> datetime | None:
+    """When it was last stopped, as its status or, should that be behind, the record of the stop says."""
+    ends = [workspace.status.stopped_at, workspace.stop_record.time if workspace.stop_record else None]
+    return max((end for end in ends if end is not None), default=None)
+
+
+def start_of(workspace: Workspace, now: datetime) -> datetime:
+    """When it was started: as recorded, or now if what is recorded is an earlier start."""
+    started, ended = workspace.status.start_time, last_end(workspace)
+    if started is not None and (ended is None or started > ended):
+        return started
+    return whole(now) if ended is None else max(whole(now), whole(ended) + SECOND)
+
+
+def is_new_start(workspace: Workspace, now: datetime) -> bool:
+    """Whether this start has not been recorded yet."""
+    return start_of(workspace, now) != workspace.status.start_time
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a workspace that should not run was stopped."""
+
+    reason: str
+    message: str
+
+
+def ending_of(workspace: Workspace) -> Ending:
+    """Ours, if there is a record that is younger than the start; else somebody set spec.running to false."""
+    record, started = workspace.stop_record, workspace.status.start_time
+    if record is not None and (started is None or record.time >= started):
+        return Ending(record.reason, record.message)
+    return Ending(Stop.USER_REQUEST, "spec.running is false")
+
+
+def why_stuck(workspace: Workspace, snapshot: Snapshot, settings: CullingSettings) -> str | None:
+    """Why its pod will not start where it was put: the node has gone, or kube-scheduler cannot bind it."""
+    if not has_replica(workspace) or workspace.pod_set is None or not workspace.spec.running:
+        return None
+    node = workspace.pod_set.node
+    pods = live_pods(workspace)
+    if node and node not in snapshot.nodes and not any(pod.bound for pod in pods):
+        return f"its node {node} has gone"
+    for pod in pods:
+        waited = snapshot.taken_at - pod.created_at if pod.created_at is not None else timedelta()
+        if not pod.bound and pod.terminating_since is None and waited >= settings.bind_timeout:
+            return f"its pod could not be bound to {node}: {pod.unschedulable or 'no reason given'}"
+    return None

@@ -1,0 +1,105 @@
+"""A namespace on a local cluster, with what tests of DevWorkspaces do there, and volumes for them to bind."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from hack.cluster import LocalCluster
+
+from kit.jobs import Object, Team, wait_until
+
+CLASS = "volumes-of-tests"
+
+
+@dataclass(frozen=True)
+class Desks:
+    """The DevWorkspaces of a team."""
+
+    team: Team
+
+    def open(self, name: str, **spec: Any) -> None:
+        """Apply a workspace with a volume; one GPU, idle stops enforced after 10s, the least that the API allows."""
+        idle = {"mode": "Enforce", "policy": "Always", "after": "10s", "warnBefore": "3s", "minRunning": "0s"}
+        defaults = {"image": "registry.local/jupyter:1", "storage": {"size": "1Gi", "storageClassName": CLASS}}
+        metadata = {"name": name, "annotations": spec.pop("annotations", {})}
+        self.team.apply(
+            {
+                "apiVersion": "stokehold.dev/v1alpha1",
+                "kind": "DevWorkspace",
+                "metadata": metadata,
+                "spec": {**defaults, **spec, "idle": {**idle, **spec.get("idle", {})}},
+            }
+        )
+
+    def set_running(self, name: str, running: bool) -> None:
+        self.team.kubectl("patch", "gws", name, "--type=merge", "-p", json.dumps({"spec": {"running": running}}))
+
+    def annotate(self, name: str, key: str, value: str) -> None:
+        self.team.kubectl("annotate", "gws", name, f"stokehold.dev/{key}={value}", "--overwrite")
+
+    def get(self, name: str) -> Object:
+        found: Object = json.loads(self.team.kubectl("get", "gws", name, "-o", "json"))
+        return found
+
+    def status(self, name: str) -> Object:
+        status: Object = self.get(name).get("status", {})
+        return status
+
+    def phase(self, name: str) -> str:
+        return str(self.status(name).get("phase", ""))
+
+    def condition(self, name: str, kind: str = "Idle") -> Object:
+        return next((c for c in self.status(name).get("conditions", ()) if c["type"] == kind), {})
+
+    def why(self, name: str) -> str:
+        """The reason of the condition Idle."""
+        return str(self.condition(name).get("reason", ""))
+
+    def pods(self, name: str) -> list[Object]:
+        found = self.team.kubectl("get", "pods", "-l", f"stokehold.dev/workspace={name}", "-o", "json")
+        items: list[Object] = json.loads(found)["items"]
+        return items
+
+    def claim(self, name: str) -> Object:
+        found: Object = json.loads(self.team.kubectl("get", "pvc", f"{name}-home", "-o", "json"))
+        return found
+
+    def wait_phase(self, name: str, *phases: str, within: float = 40) -> Object:
+        wait_until(lambda: self.phase(name) in phases, within, lambda: f"{name} is {self.status(name)}")
+        return self.status(name)
+
+    def wait_why(self, name: str, reason: str, within: float = 40) -> Object:
+        wait_until(lambda: self.why(name) == reason, within, lambda: f"{name} is {self.status(name)}")
+        return self.status(name)
+
+    def close(self) -> None:
+        """Delete all workspaces and wait until their GPUs are free."""
+        self.team.kubectl("delete", "gws,statefulsets", "--all", "--wait=false", check=False)
+
+
+def offer_volumes(cluster: LocalCluster, count: int) -> None:
+    """A StorageClass of its own and volumes that kube-scheduler can bind: nothing provisions any here."""
+    storage_class = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": CLASS},
+        "provisioner": "kubernetes.io/no-provisioner",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
+    volumes = [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": f"{CLASS}-{number}"},
+            "spec": {
+                "capacity": {"storage": "1Gi"},
+                "accessModes": ["ReadWriteOnce"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": CLASS,
+                "hostPath": {"path": f"/volumes/{number}"},
+            },
+        }
+        for number in range(count)
+    ]
+    listing = {"apiVersion": "v1", "kind": "List", "items": [storage_class, *volumes]}
+    cluster.kubectl("apply", "-f", "-", input=json.dumps(listing))

@@ -1,0 +1,141 @@
+"""A workspace on the real control plane, watched by the real agent process over the NVML test library."""
+
+import json
+from datetime import datetime, timedelta
+
+import pytest
+from hack.cluster import LocalCluster
+from hack.installation import OperatorProcess
+
+from agent.processes import AgentProcess, World, steadily
+from kit.desks import Desks
+from kit.jobs import wait_until
+from kit.nvml.driver import uuid_of
+from kit.pod_resources import with_gpus
+
+pytestmark = pytest.mark.cluster
+
+
+def start_agent(desks: Desks, world: World, name: str) -> AgentProcess:
+    """The agent of the workspace's node, to which the kubelet says that GPU 0 is the workspace's."""
+    (pod,) = desks.pods(name)
+    meta = pod["metadata"]
+    world.kubelet.give(with_gpus(meta["namespace"], meta["name"], uuid_of(0)))
+    logs = world.pod_logs / f"{meta['namespace']}_{meta['name']}_{meta['uid']}"
+    logs.mkdir(exist_ok=True)
+    kubeconfig = str(desks.team.cluster.kubeconfig)
+    return world.start_agent("--kubeconfig", kubeconfig, "--node-name", pod["spec"]["nodeName"], "--heartbeat", "1s")
+
+
+def test_idle_workspace_gives_its_gpu_to_waiting_work_keeps_its_files_and_comes_back(desks: Desks, world: World):
+    desks.open("ada", gpuTypes=["a100-80gb"], idle={"policy": "OnPressure"})
+    wait_until(lambda: desks.condition("ada", "Ready").get("status") == "True", 40, lambda: desks.status("ada"))
+    claim = desks.claim("ada")
+    world.nvml[0].utilization = 80
+    start_agent(desks, world, "ada")
+    status = desks.wait_why("ada", "InUse")
+    assert (status["phase"], status["url"]) == ("Active", f"http://ada.{desks.team.namespace}.svc:8888")
+    assert status["activity"]["signals"][0]["state"] == "Active"
+    assert status["placement"]["pool"] == "a100-sxm4-80gb"
+    assert desks.team.kubectl("get", "service", "ada", "-o", "name")
+
+    world.nvml[0].utilization = 0
+    desks.wait_phase("ada", "Quiet")
+    desks.wait_why("ada", "NoPressure")
+    desks.team.submit("wants-all", numNodes=2, gpusPerNode=8, gpuTypes=["a100-80gb"])
+    warned = desks.wait_phase("ada", "Warned")
+    assert warned["stopAt"] > warned["warnedAt"]
+    status = desks.wait_phase("ada", "Stopped")
+    desks.team.wait_phase("wants-all", "Running")
+
+    assert status["stopReason"] == "Idle"
+    assert status["usage"]["gpuSeconds"] >= status["usage"]["idleGpuSeconds"] >= 10
+    assert {"Started", "IdleWarning", "Stopped"} <= set(desks.team.events("ada"))
+    record = json.loads(desks.get("ada")["metadata"]["annotations"]["stokehold.dev/stopped"])
+    assert record["reason"] == "Idle"
+    assert desks.claim("ada")["metadata"]["uid"] == claim["metadata"]["uid"]
+
+    desks.set_running("ada", True)
+    wait_until(lambda: desks.status("ada").get("queue", {}).get("reason") == "WaitingForCapacity", 20)
+    desks.team.kubectl("delete", "tj", "wants-all")
+    again = desks.wait_phase("ada", "Active", "Quiet")
+    assert again["startTime"] > status["startTime"]
+    assert again["activity"]["lastActiveTime"] == again["startTime"]
+    assert again["usage"]["reclaimedGpuSeconds"] >= 1
+    assert desks.claim("ada")["metadata"]["uid"] == claim["metadata"]["uid"]
+
+
+def test_silent_agent_stops_nothing_and_the_clock_goes_on_when_it_speaks_again(
+    desks: Desks, world: World, operator: OperatorProcess
+):
+    desks.open("bob", idle={"after": "20s"})
+    desks.wait_phase("bob", "Active", "Quiet")
+    agent = start_agent(desks, world, "bob")
+    wait_until(lambda: desks.phase("bob") == "Quiet" and desks.status("bob").get("stopAt"), 30)
+
+    agent.kill()
+    status = desks.wait_why("bob", "SignalUnknown")
+    assert "silent since" in desks.condition("bob")["message"]
+    assert desks.condition("bob")["status"] == "Unknown"
+    assert "stopAt" not in status
+    assert operator.metric("stokehold_workspaces_unknown") >= 1
+    steadily(lambda: desks.phase("bob") == "Active", 22)
+
+    start_agent(desks, world, "bob")
+    back = desks.wait_phase("bob", "Quiet", "Warned")
+    assert back["activity"]["quietSeconds"] >= status["activity"]["quietSeconds"]
+    assert back["activity"]["unknownSeconds"] >= 10
+    assert desks.wait_phase("bob", "Stopped", within=60)["stopReason"] == "Idle"
+
+
+def test_dry_run_reports_and_a_snooze_is_answered(desks: Desks, world: World):
+    desks.open("eve", idle={"mode": "DryRun"})
+    desks.wait_phase("eve", "Active", "Quiet")
+    start_agent(desks, world, "eve")
+    desks.wait_why("eve", "DryRun")
+    assert "NotStopped" in desks.team.events("eve")
+
+    started = datetime.fromisoformat(desks.status("eve")["startTime"])
+    asked = f"{started + timedelta(days=2):%Y-%m-%dT%H:%M:%SZ}"
+    desks.annotate("eve", "snooze", asked)
+    status = desks.wait_why("eve", "Snoozed")
+    assert status["snoozeRequest"] == asked
+    assert status["snoozedUntil"] < asked
+    assert status["snoozedSecondsToday"] == 4 * 3600
+    assert "Snoozed" in desks.team.events("eve")
+
+
+def test_stop_by_its_owner_and_a_volume_that_goes_or_is_lost(desks: Desks, cluster: LocalCluster):
+    desks.open("kim")
+    desks.wait_phase("kim", "Active", "Quiet")
+    desks.set_running("kim", False)
+    assert desks.wait_phase("kim", "Stopped")["stopReason"] == "UserRequest"
+    assert not desks.pods("kim")
+
+    held = json.dumps({"metadata": {"finalizers": ["tests.stokehold.dev/held"]}})
+    desks.team.kubectl("patch", "pvc", "kim-home", "--type=merge", "-p", held)
+    desks.team.kubectl("delete", "pvc", "kim-home", "--wait=false")
+    desks.set_running("kim", True)
+    wait_until(lambda: "is being deleted" in desks.status("kim").get("queue", {}).get("message", ""), 30)
+    assert not desks.pods("kim")
+
+    desks.team.kubectl("patch", "pvc", "kim-home", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    wait_until(lambda: "is gone" in desks.status("kim").get("queue", {}).get("message", ""), 40)
+    assert not desks.pods("kim")
+    desks.annotate("kim", "fresh-volume", "kim-home")
+    desks.wait_phase("kim", "Active", "Quiet")
+
+
+def test_node_that_goes_is_left_for_another(desks: Desks, cluster: LocalCluster):
+    desks.open("sam", gpuTypes=["a100-80gb"])
+    node = desks.wait_phase("sam", "Active", "Quiet")["placement"]["node"]
+
+    cluster.delete_node(node)
+    try:
+        desks.team.kubectl("delete", "pod", "sam-0", "--force", "--grace-period=0")
+        wait_until(
+            lambda: desks.status("sam").get("placement", {}).get("node") != node, 60, lambda: desks.status("sam")
+        )
+        desks.wait_phase("sam", "Active", "Quiet")
+    finally:
+        cluster.add_node("a100", node)
