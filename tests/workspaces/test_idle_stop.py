@@ -84,7 +84,7 @@ def test_silent_agent_stops_nothing_and_the_clock_goes_on_when_it_speaks_again(
     start_agent(desks, world, "bob")
     back = desks.wait_phase("bob", "Quiet", "Warned")
     assert back["activity"]["quietSeconds"] >= status["activity"]["quietSeconds"]
-    assert back["activity"]["unknownSeconds"] >= 10
+    assert back["activity"]["quietSeconds"] < 20  # the silence itself is no idle time
     assert desks.wait_phase("bob", "Stopped", within=60)["stopReason"] == "Idle"
 
 
@@ -101,7 +101,7 @@ def test_dry_run_reports_and_a_snooze_is_answered(desks: Desks, world: World):
     status = desks.wait_why("eve", "Snoozed")
     assert status["snoozeRequest"] == asked
     assert status["snoozedUntil"] < asked
-    assert status["snoozedSecondsToday"] == 4 * 3600
+    assert status["snoozedSecondsToday"] == pytest.approx(4 * 3600, abs=5)
     assert "Snoozed" in desks.team.events("eve")
 
 
