@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from hack.cluster import ClusterSpec, LocalCluster, registry
-from hack.demo import burst, serving, training
+from hack.demo import burst, idle, serving, training
 from hack.demo.show import Board, picture
 from hack.demo.stage import Stage, StepFailedError
 from hack.engines import Engines
 from hack.installation import OperatorProcess, install
+from hack.simulated_agent import SimulatedAgent
 
 NAME = "demo"
 SPEC = Path(__file__).parent.parent / "clusters" / "demo.yaml"
@@ -23,6 +24,7 @@ SCENARIOS: Mapping[str, Sequence[Step]] = {
     "training": training.SCENARIO,
     "burst": burst.SCENARIO,
     "serving": serving.SCENARIO,
+    "idle": idle.SCENARIO,
 }
 
 
@@ -74,18 +76,19 @@ def _set_the_stage(console: Console) -> Stage:
     engines = Engines.start(serving.CLIENTS_PER_REPLICA)
     try:
         install(cluster)
-        options = ["--scrape-via", engines.address, "--scrape-interval", "2s"]
+        options = ["--scrape-via", engines.address, "--scrape-interval", "2s", "--agent-silent-after", "5s"]
         operator = OperatorProcess.start(cluster, options=options)
     except BaseException:
         engines.stop()
         cluster.stop()
         raise
     console.print(f"Stokehold runs beside it as process {operator.pid}, under its own service account")
-    return Stage(cluster, operator, engines)
+    return Stage(cluster, operator, engines, SimulatedAgent())
 
 
 def _leave(stage: Stage, console: Console) -> None:
     stage.engines.stop()
+    stage.agent.stop()
     if os.environ.get("KEEP"):
         console.print("Left running. Look around:")
         console.print(f"  export KUBECONFIG={stage.cluster.kubeconfig}")

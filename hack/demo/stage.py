@@ -12,6 +12,7 @@ from typing import Any
 from hack.cluster import LocalCluster
 from hack.engines import Engines
 from hack.installation import OperatorProcess
+from hack.simulated_agent import SimulatedAgent
 
 OBJECTS = Path(__file__).parent / "objects"
 NAMESPACE = "team-a"
@@ -29,6 +30,7 @@ class Stage:
     cluster: LocalCluster
     operator: OperatorProcess
     engines: Engines
+    agent: SimulatedAgent
 
     def open_namespace(self) -> None:
         """Create the namespace and declare the pools, unless an earlier scenario has."""
@@ -47,6 +49,10 @@ class Stage:
     def serving_pools(self) -> list[Object]:
         """All InferencePools of the demo."""
         return self._list("inferencepools.stokehold.dev")
+
+    def workspaces(self) -> list[Object]:
+        """All DevWorkspaces of the demo."""
+        return self._list("devworkspaces")
 
     def names(self, kinds: str) -> list[str]:
         """The objects of these kinds, as kind/name."""
@@ -71,9 +77,21 @@ class Stage:
 
     def why(self, job: str) -> str:
         """What `stokehold why` says."""
-        command = [sys.executable, "-m", "stokehold.cli.main", "why", f"tj/{job}", "-n", NAMESPACE]
+        return self.stokehold("why", f"tj/{job}")
+
+    def stokehold(self, *arguments: str) -> str:
+        """What a command of ours prints."""
+        command = [sys.executable, "-m", "stokehold.cli.main", *arguments, "-n", NAMESPACE]
         command += ["--kubeconfig", str(self.cluster.kubeconfig)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def hold(self, what: str, holds: Callable[[], object], seconds: float) -> None:
+        """Look for so long; StepFailedError when it does not hold all the time."""
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            if not holds():
+                raise StepFailedError(f"{what}: that did not hold for {seconds:.0f} s")
+            time.sleep(0.2)
 
     def wait(self, what: str, holds: Callable[[], object], within: float = 20.0) -> float:
         """Seconds until it held; StepFailedError with the jobs as they were when it never did."""
