@@ -18,6 +18,7 @@ from hack.installation import OperatorProcess
 
 from agent.processes import AgentProcess, World
 from hack import binaries
+from kit.burst import Cloud
 from kit.jobs import Team, training_job, wait_until
 from kit.nvml.driver import GPU_IS_LOST
 from kit.prometheus import Prometheus
@@ -29,9 +30,8 @@ DASHBOARD = Path(__file__).parents[2] / "helm/stokehold/dashboards/overview.json
 INTERVAL = "20s"
 NODE = "h100-0"
 LOWERED = {"StokeholdGangWaitsLong": ("> 4 * 3600", "> 2"), "StokeholdWatchStale": ("> 120", "> 0.5")}
-# Those of burst and workspaces take half an hour of a failing provider, or a fleet of workspaces.
+# Orphans need a provider that lies, refused stops a fleet of workspaces.
 UNPROVOKED = {
-    "StokeholdBurstFailing",
     "StokeholdCycleFails",
     "StokeholdMassIdle",
     "StokeholdOrphanMachines",
@@ -215,6 +215,23 @@ def test_a_dozen_deleted_pods_are_a_storm(prometheus: Prometheus, operator: Oper
     team.kubectl("delete", "pods", "--all", "--wait=false")
 
     assert_fires(prometheus, "StokeholdEvictionStorm", reason="PodLost")
+
+
+def test_a_provider_without_capacity_fires_for_its_pool(
+    prometheus: Prometheus, start_operator: Callable[..., OperatorProcess], team: Team
+):
+    operator = start_operator("buying", "--burst-age", "2s")
+    prometheus.scrape("operator", operator.port)
+    cloud = Cloud(team.cluster, f"cloud-{team.namespace}")
+    try:
+        cloud.declare(max_nodes=6, simulated={"availableNodes": 0})
+        team.submit("gang", numNodes=5, gpusPerNode=8, gpuTypes=["h100"], dataClass="internal")
+
+        assert_fires(prometheus, "StokeholdBurstFailing", within=60, pool=cloud.name, reason="Capacity")
+    finally:
+        team.empty()
+        cloud.delete()
+        operator.stop()
 
 
 def test_an_agent_that_wrote_last_long_ago_fires(
