@@ -10,7 +10,8 @@ import msgspec
 from stokehold.cluster import resources, wire
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.errors import ForbiddenError, GoneError, UnavailableError
-from stokehold.cluster.reading import read_node, read_node_pool, read_pod, read_sighting
+from stokehold.cluster.own_kinds import read_node_pool, read_sighting
+from stokehold.cluster.reading import read_node, read_pod
 from stokehold.cluster.resources import Resource
 from stokehold.cluster.snapshots import Cluster
 from stokehold.cluster.store import Listener, key_of

@@ -9,7 +9,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from stokehold.cluster.reading import Unreadable, settle
+from stokehold.cluster.own_kinds import Unreadable
+from stokehold.cluster.reading import settle
 from stokehold.cluster.store import Key
 from stokehold.model import names
 from stokehold.model.accounting import total

@@ -8,21 +8,23 @@ from stokehold.api.names import MANAGED_BY, SERVING_LABEL
 from stokehold.cluster import resources, wire
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.informers import Informer
-from stokehold.cluster.reading import (
+from stokehold.cluster.own_kinds import (
     Unreadable,
     read_claim,
     read_job,
-    read_namespace,
-    read_node,
     read_node_pool,
-    read_pod,
-    read_pod_set,
-    read_priority_class,
     read_queue,
-    read_serving_owner,
     read_serving_pool,
     read_sighting,
     read_workspace,
+)
+from stokehold.cluster.reading import (
+    read_namespace,
+    read_node,
+    read_pod,
+    read_pod_set,
+    read_priority_class,
+    read_serving_owner,
 )
 from stokehold.cluster.snapshots import Cluster
 from stokehold.cluster.store import Listener

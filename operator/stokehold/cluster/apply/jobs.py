@@ -8,7 +8,7 @@ from stokehold.api.names import FINISHED_ANNOTATION, TRACKING_FINALIZER
 from stokehold.cluster import manifests
 from stokehold.cluster.apply.writes import FIELD_MANAGER, Writes
 from stokehold.cluster.client import PatchKind
-from stokehold.cluster.reading import proof_text
+from stokehold.cluster.own_kinds import proof_text
 from stokehold.cluster.resources import PODS, SERVICES, TRAINING_JOBS
 from stokehold.model.actions import AdmitJob, DeletePod, FinishJob
 from stokehold.model.snapshot import Pod

@@ -7,7 +7,7 @@ from stokehold.cluster import workspace_manifests as manifests
 from stokehold.cluster.apply.writes import FIELD_MANAGER, Writes
 from stokehold.cluster.client import PatchKind
 from stokehold.cluster.errors import AlreadyExistsError, NotFoundError
-from stokehold.cluster.reading import stop_text
+from stokehold.cluster.own_kinds import stop_text
 from stokehold.cluster.resources import DEV_WORKSPACES, PERSISTENT_VOLUME_CLAIMS, SERVICES, STATEFUL_SETS
 from stokehold.model import names
 from stokehold.model.actions import EndWorkspace, ResumeWorkspace, StartWorkspace, StopWorkspace

@@ -1,0 +1,198 @@
+"""One object of our own kinds -> one value of the model, and the records that we keep in its annotations. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from stokehold.api.names import (
+    FINISHED_ANNOTATION,
+    KEY_PREFIX,
+    STOPPED_ANNOTATION,
+)
+from stokehold.api.v1alpha1.dev_workspace import DevWorkspace
+from stokehold.api.v1alpha1.gpu_node import GPUNode
+from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaim
+from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePool
+from stokehold.api.v1alpha1.gpu_queue import GPUQueue
+from stokehold.api.v1alpha1.inference_pool import InferencePool
+from stokehold.api.v1alpha1.training_job import FAILED, SUCCEEDED, TrainingJob, TrainingJobStatus
+from stokehold.cluster import wire
+from stokehold.model.demand import demand_of, replica_demand, workspace_demand
+from stokehold.model.snapshot import (
+    Claim,
+    Job,
+    NodePool,
+    Proof,
+    Queue,
+    ServingPool,
+    Sighting,
+    StopRecord,
+    Workspace,
+)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A TrainingJob that exists but cannot be understood: it and its pods are left alone."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    why: str
+
+
+class ProofText(msgspec.Struct, rename="camel"):
+    """The JSON of the annotation that proves a job's end."""
+
+    outcome: str
+    attempt: int
+    restarts: int
+    completion_time: datetime
+    reason: str = ""
+    message: str = ""
+
+
+class StopText(msgspec.Struct, rename="camel"):
+    """The JSON of the annotation that says why a workspace was stopped."""
+
+    reason: str
+    message: str
+    time: datetime
+
+
+def read_job(raw: wire.OwnKind, known: "Job | Unreadable | None" = None) -> "Job | Unreadable":
+    """A TrainingJob without its pods; the spec of `known`, the value read before, is taken over if it is the same."""
+    meta = raw.metadata
+    try:
+        status = _status(raw.status) if _is_same(known, meta) else None
+        if isinstance(known, Job) and status is not None:
+            spec, demand = known.spec, known.demand
+        else:
+            parsed = TrainingJob.read(_document("TrainingJob", raw))
+            spec, status, demand = parsed.spec, parsed.status or TrainingJobStatus(), demand_of(parsed.spec)
+    except ValueError as error:
+        return Unreadable(meta.namespace, meta.name, meta.uid, meta.resource_version, _first_line(error))
+    return Job(**_identity(meta), spec=spec, status=status, demand=demand, proof=_proof(meta.annotations, status))
+
+
+def read_queue(raw: wire.OwnKind) -> Queue:
+    """A GPUQueue; raises ValueError when it cannot be understood."""
+    parsed = GPUQueue.read(_document("GPUQueue", raw))
+    return Queue(raw.metadata.name, raw.metadata.uid, parsed.spec)
+
+
+def read_node_pool(raw: wire.OwnKind) -> NodePool:
+    """A GPUNodePool; raises ValueError when it cannot be understood."""
+    parsed = GPUNodePool.read(_document("GPUNodePool", raw))
+    return NodePool(**_identity(raw.metadata), spec=parsed.spec, status=parsed.status)
+
+
+def read_workspace(raw: wire.OwnKind) -> Workspace:
+    """A DevWorkspace without its pods; raises ValueError when it cannot be understood."""
+    parsed = DevWorkspace.read(_document("DevWorkspace", raw))
+    ours = {key: value for key, value in raw.metadata.annotations.items() if key.startswith(KEY_PREFIX)}
+    return Workspace(
+        **_identity(raw.metadata),
+        spec=parsed.spec,
+        status=parsed.status,
+        demand=workspace_demand(parsed.spec),
+        annotations=ours,
+        stop_record=_stop_record(ours),
+    )
+
+
+def read_serving_pool(raw: wire.OwnKind) -> ServingPool:
+    """An InferencePool without its pods; raises ValueError when it cannot be understood."""
+    parsed = InferencePool.read(_document("InferencePool", raw))
+    return ServingPool(
+        **_identity(raw.metadata), spec=parsed.spec, status=parsed.status, demand=replica_demand(parsed.spec)
+    )
+
+
+def read_claim(raw: wire.OwnKind) -> Claim:
+    """A GPUNodeClaim; raises ValueError when it cannot be understood."""
+    parsed = GPUNodeClaim.read(_document("GPUNodeClaim", raw))
+    return Claim(
+        **_identity(raw.metadata),
+        spec=parsed.spec,
+        status=parsed.status,
+        finalizers=tuple(raw.metadata.finalizers),
+        deleting_since=raw.metadata.deletion_timestamp,
+    )
+
+
+def read_sighting(raw: wire.OwnKind) -> Sighting:
+    """A GPUNode; raises ValueError when it cannot be understood."""
+    return Sighting(raw.metadata.name, GPUNode.read(_document("GPUNode", raw)).status)
+
+
+def _identity(meta: wire.Metadata) -> dict[str, Any]:
+    return {
+        "namespace": meta.namespace,
+        "name": meta.name,
+        "uid": meta.uid,
+        "resource_version": meta.resource_version,
+        "generation": meta.generation,
+        "created_at": meta.creation_timestamp or EPOCH,
+        "deleting": meta.deletion_timestamp is not None,
+    }
+
+
+def _document(kind: str, raw: wire.OwnKind) -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"name": raw.metadata.name}, "spec": raw.spec, "status": raw.status}
+
+
+def _is_same(known: Job | Unreadable | None, meta: wire.Metadata) -> bool:
+    return isinstance(known, Job) and known.uid == meta.uid and known.generation == meta.generation
+
+
+def _status(raw: Mapping[str, Any]) -> TrainingJobStatus | None:
+    """The status; None when a part of it is strange, and must be left out with more care."""
+    try:
+        return TrainingJobStatus.model_validate(raw, extra="ignore")
+    except ValueError:
+        return None
+
+
+def _first_line(error: ValueError) -> str:
+    return "; ".join(line.strip() for line in str(error).splitlines()[1:3]) or str(error)
+
+
+def _proof(annotations: Mapping[str, str], status: TrainingJobStatus) -> Proof | None:
+    text = annotations.get(FINISHED_ANNOTATION)
+    if text is None:
+        return None
+    try:
+        read = msgspec.json.decode(text, type=ProofText)
+    except msgspec.MsgspecError:
+        # An annotation that nobody can read still says that the job has ended: never run it again.
+        outcome = status.phase if status.phase in (SUCCEEDED, FAILED) else FAILED
+        told = "the annotation that proves the end cannot be read"
+        at = status.completion_time or EPOCH
+        return Proof(outcome, status.attempt or 1, status.restarts or 0, at, "Unreadable", told)
+    return Proof(read.outcome, read.attempt, read.restarts, read.completion_time, read.reason, read.message)
+
+
+def proof_text(proof: Proof) -> str:
+    """The annotation's value for a proof; `read_job` reads it back."""
+    text = ProofText(proof.outcome, proof.attempt, proof.restarts, proof.completed_at, proof.reason, proof.message)
+    return msgspec.json.encode(text).decode()
+
+
+def _stop_record(annotations: Mapping[str, str]) -> StopRecord | None:
+    try:
+        read = msgspec.json.decode(annotations[STOPPED_ANNOTATION], type=StopText)
+    except (KeyError, msgspec.MsgspecError):
+        return None
+    return StopRecord(read.reason, read.message, read.time) if read.time.tzinfo else None
+
+
+def stop_text(record: StopRecord) -> str:
+    """The annotation's value for a stop; `read_workspace` reads it back."""
+    return msgspec.json.encode(StopText(record.reason, record.message, record.time)).decode()
