@@ -14,7 +14,7 @@ import yaml
 from hack.cluster import LocalCluster
 from hack.installation import OperatorProcess
 
-from kit.jobs import Team
+from kit.jobs import Team, wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -58,7 +58,7 @@ def operator(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) ->
 def team(cluster: LocalCluster) -> Iterator[Team]:
     made = Team.create(cluster, f"cli-{next(_numbers)}")
     yield made
-    made.kubectl("delete", "gws,gpool", "--all", "--wait=false", check=False)
+    made.kubectl("delete", "gws", "--all", "--cascade=foreground", "--timeout=60s")  # their pods come back otherwise
     made.delete()
 
 
@@ -154,8 +154,9 @@ def test_top_counts_on_nodes_where_it_may_and_else_says_what_is_missing(
     assert done.stderr == ""
 
 
-def test_a_snooze_is_the_users_patch_and_is_bounded(team: Team, user: Person):
-    team.apply(a_workspace("nb", idle={"snooze": {"max": "3h", "budgetPerDay": "8h"}}))
+def test_a_snooze_is_the_users_patch_and_is_bounded(operator: OperatorProcess, team: Team, user: Person):
+    team.apply(a_workspace("nb", idle={"snooze": {"max": "3h", "budgetPerDay": "3h"}}))
+    wait_until(lambda: workspace(team, "nb").get("status", {}).get("phase") == "Active", 40)
 
     told = user.reads("snooze", "nb", "2h")
     until = datetime.fromisoformat(told["requestedUntil"])
@@ -165,7 +166,13 @@ def test_a_snooze_is_the_users_patch_and_is_bounded(team: Team, user: Person):
     assert timedelta(minutes=118) < until - datetime.now(UTC) <= timedelta(hours=2)  # noqa: TID251 - against the clock
     managers = {entry["manager"] for entry in written["metadata"]["managedFields"]}
     assert "stokehold-cli" in managers
-    assert f"{user.namespace}/nb is" in user.run("snooze", "gws/nb", "90m", "-n", user.namespace).stdout
+    assert told["answered"]
+    assert told["snoozedUntil"] == told["requestedUntil"]
+    assert "is not stopped for being idle before" in user.run("snooze", "gws/nb", "90m", "-n", user.namespace).stdout
+    user.reads("snooze", "nb", "170m")
+    spent = user.reads("snooze", "nb", "3h")
+    assert spent["answered"]
+    assert spent["snoozedUntil"] < spent["requestedUntil"]
     too_long = user.fails("snooze", "nb", "4h", "-n", user.namespace)
     assert "spec.idle.snooze.max" in too_long
     assert "3h" in too_long

@@ -129,10 +129,9 @@ def _check(workspace: DevWorkspace, span: timedelta, duration: str) -> None:
 async def _answer(api: KubeApi, place: str, name: str, requested: str) -> Answer:
     """Wait a few seconds for the operator: it answers each new value of the annotation once."""
     for _ in range(ANSWER_TRIES):
-        status = (await api.get(DEV_WORKSPACES, name, place)).get("status", {})
-        if status.get("snoozeRequest") == requested:
-            until = status.get("snoozedUntil")
-            return Answer(requested, answered=True, snoozed_until=datetime.fromisoformat(until) if until else None)
+        status = (await objects.fetch(api, DevWorkspace, place, name)).status
+        if status.snooze_request == requested:
+            return Answer(requested, answered=True, snoozed_until=status.snoozed_until)
         await asyncio.sleep(ANSWER_PAUSE_SECONDS)
     return Answer(requested, answered=False, snoozed_until=None)
 

@@ -19,6 +19,8 @@ REFUSALS = (
     Idleness.EXEMPT,
     Idleness.COVERAGE_TOO_LOW,
 )
+for _reason in REFUSALS:  # a series that starts at 1 hides its first increase
+    metrics.WORKSPACE_STOPS_REFUSED.labels(_reason)
 
 
 def count_actions(actions: Iterable[Action]) -> None:
