@@ -45,7 +45,8 @@ def test_thousands_of_cycles_under_all_kinds_of_trouble_leave_nothing_behind(wor
 
     assert len(held) >= 5
     assert agent.metrics()["stokehold_agent_sampler_restarts_total"] >= 3
-    assert len(set(held)) == 1, held
+    assert len({(one.agent_descriptors, one.nvml_descriptors, one.threads) for one in held}) == 1, held
+    assert held[-1].series == held[-2].series, held  # a rare outcome has its first series late, none grows on
     assert (rss[-1] - rss[1]) / driver.MIB < MAX_GROWTH_MIB
     assert "Traceback" not in agent.log.read_text()
 

@@ -115,11 +115,12 @@ def test_no_container_may_more_than_it_needs(home: Path):
     assert all(mount["readOnly"] for mount in mounts)
 
 
-def test_the_operator_may_read_no_secret_and_nobody_gets_a_wildcard(home: Path):
+def test_secrets_are_read_in_our_own_namespace_alone_and_nobody_gets_a_wildcard(home: Path):
     roles = [o for o in render(home) if o["kind"] in ("Role", "ClusterRole")]
-    for rule in (rule for role in roles for rule in role["rules"]):
-        assert "secrets" not in rule["resources"]
-        assert "*" not in str(rule)
+    rules = [(role, rule) for role in roles for rule in role["rules"]]
+    on_secrets = [(role["kind"], rule["verbs"]) for role, rule in rules if "secrets" in rule["resources"]]
+    assert on_secrets == [("Role", ["get"])]
+    assert not any("*" in str(rule) for _, rule in rules)
 
 
 def test_dashboards_and_alerts_are_taken_from_their_folders_as_they_are(home: Path, tmp_path: Path):
