@@ -1,4 +1,4 @@
-"""One operator for the folder, impatient enough for tests; each test has pools and a namespace of its own."""
+"""One operator for each file, impatient enough for tests; each test has pools and a namespace of its own."""
 
 import itertools
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ IMPATIENT = (
 )
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def operator(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
     log = tmp_path_factory.mktemp("operator") / "operator.log"
     started = OperatorProcess.start(cluster, "operator", log, IMPATIENT)

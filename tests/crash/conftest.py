@@ -12,7 +12,7 @@ from kit.jobs import Team
 from kit.witness import Witness
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     with LocalCluster.start(ClusterSpec.load(CLUSTERS / "test.yaml")) as started:
         install(started)

@@ -10,7 +10,7 @@ from hack.installation import RELEASE, OperatorProcess, helm, install
 from conftest import CLUSTERS
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     with LocalCluster.start(ClusterSpec.load(CLUSTERS / "test.yaml")) as started:
         yield started

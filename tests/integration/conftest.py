@@ -1,4 +1,4 @@
-"""One operator for the whole folder; each test has a namespace of its own."""
+"""One operator for each file; each test has a namespace of its own."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from kit.jobs import Team
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def operator(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
     log = tmp_path_factory.mktemp("operator") / "operator.log"
     started = OperatorProcess.start(cluster, "operator", log, ["--bind-timeout", "8s"])

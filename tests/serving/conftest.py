@@ -1,4 +1,4 @@
-"""One operator for the folder, told to ask the test's engines; each test has a namespace of its own."""
+"""One operator for each file, told to ask the test's engines; each test has a namespace of its own."""
 
 import itertools
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from kit.serving import ServingTeam
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def shared_engines() -> Iterator[Engines]:
     engines = Engines.start()
     yield engines
@@ -27,7 +27,7 @@ def engines(shared_engines: Engines) -> Engines:
     return shared_engines
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def operator(
     cluster: LocalCluster, shared_engines: Engines, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:

@@ -1,4 +1,4 @@
-"""One operator for the folder, with volumes to bind, and the real agent over the NVML test library."""
+"""One operator for each file, with volumes to bind, and the real agent over the NVML test library."""
 
 import itertools
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ __all__ = ["kubelet", "nvml", "nvml_library", "world"]
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def operator(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
     """Agents and Jupyter servers are believed for seconds here, not minutes; servers listen on loopback."""
     offer_volumes(cluster, 12)
