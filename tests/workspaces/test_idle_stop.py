@@ -85,6 +85,7 @@ def test_silent_agent_stops_nothing_and_the_clock_goes_on_when_it_speaks_again(
     back = desks.wait_phase("bob", "Quiet", "Warned")
     assert back["activity"]["quietSeconds"] >= status["activity"]["quietSeconds"]
     assert back["activity"]["quietSeconds"] < 20  # the silence itself is no idle time
+    wait_until(lambda: desks.status("bob")["activity"].get("unknownSeconds", 0) >= 10, 30, lambda: desks.status("bob"))
     assert desks.wait_phase("bob", "Stopped", within=60)["stopReason"] == "Idle"
 
 

@@ -115,6 +115,17 @@ def test_warned_first_then_stopped_when_the_warning_is_over_and_it_was_seen_quie
     assert (ending.record.reason, ending.record.time) == ("Idle", due)
 
 
+def test_even_without_time_to_react_the_warning_is_on_record_before_the_stop():
+    workspaces = [a_workspace(idle={"warnBefore": "0s"}, status=quiet_for(90))]
+    seen = a_sighting(quiet_gpu(), heard=NOW)
+
+    warning = plan(workspaces_at(NOW, workspaces, seen))
+
+    assert only_status(warning)["phase"] == "Warned"
+    (ending,) = plan(workspaces_at(NOW, carried_out(workspaces, warning), seen))
+    assert isinstance(ending, EndWorkspace)
+
+
 def test_stop_goes_on_from_the_record_and_keeps_the_reason():
     record = StopRecord("Idle", "idle for 3600 s", NOW)
     workspace = a_workspace(status=quiet_for(60), running=False, stop_record=record)
