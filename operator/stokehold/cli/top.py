@@ -15,6 +15,7 @@ from stokehold.cluster.once import list_objects, read_fleet
 from stokehold.cluster.resources import GPU_NODE_POOLS
 from stokehold.controllers.fleet import agent_state
 from stokehold.model.snapshot import Snapshot
+from stokehold.planning.culling.settings import CullingSettings
 from stokehold.planning.placement.pools import Pool, count_gpus, resolve_pools
 
 NO_RIGHT = (
@@ -104,7 +105,7 @@ def _activity(pool: Pool, snapshot: Snapshot) -> Counter[str] | None:
         return None
     counts: Counter[str] = Counter()
     for sighting in sightings:
-        heard = agent_state(sighting, snapshot.taken_at) == "heard"
+        heard = agent_state(sighting, snapshot.taken_at, CullingSettings().agent_silent_after) == "heard"
         counts.update(_states(gpu.activity.state if heard and gpu.activity else "" for gpu in sighting.status.gpus))
     return counts
 

@@ -111,7 +111,7 @@ def target_of(workspace: Workspace, url: str) -> Target | None:
 
 
 def _running_pod(pods: Iterable[Pod]) -> Pod | None:
-    fit = (p for p in pods if p.ready and p.bound and not p.is_over and p.terminating_since is None)
+    fit = (p for p in pods if p.ready and p.bound and p.is_active)
     return next(fit, None)
 
 

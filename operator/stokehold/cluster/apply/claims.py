@@ -2,7 +2,6 @@
 
 from stokehold.api.names import API_VERSION, MANAGED_BY, RELEASE_FINALIZER
 from stokehold.cluster.apply.writes import FIELD_MANAGER, Writes
-from stokehold.cluster.client import PatchKind
 from stokehold.cluster.errors import AlreadyExistsError
 from stokehold.cluster.resources import GPU_NODE_CLAIMS, NODES
 from stokehold.model.actions import CordonNode, CreateClaim, DeleteClaim, DeleteNode, ReleaseClaim
@@ -38,10 +37,7 @@ async def cordon(writes: Writes, action: CordonNode) -> None:
     """Close or open the very node that was seen."""
     node = action.node
     patch = {"metadata": {"uid": node.uid}, "spec": {"unschedulable": action.closed or None}}
-    done = await writes.call(
-        lambda: writes.api.patch(NODES, node.name, patch, kind=PatchKind.MERGE, field_manager=FIELD_MANAGER)
-    )
-    writes.show(NODES, done)
+    await writes.patch(NODES, node.name, patch)
     log.info("node closed" if action.closed else "node opened", node=node.name, why=action.why)
 
 
@@ -68,9 +64,5 @@ async def release(writes: Writes, action: ReleaseClaim) -> None:
     claim = action.claim
     others = [name for name in claim.finalizers if name != RELEASE_FINALIZER]
     metadata = {"uid": claim.uid, "resourceVersion": claim.resource_version, "finalizers": others or None}
-    await writes.call(
-        lambda: writes.api.patch(
-            GPU_NODE_CLAIMS, claim.name, {"metadata": metadata}, kind=PatchKind.MERGE, field_manager=FIELD_MANAGER
-        )
-    )
+    await writes.patch(GPU_NODE_CLAIMS, claim.name, {"metadata": metadata}, shows=False)  # the watch tells its end
     log.info("claim released", claim=claim.name, cost=str(claim.status.cost or ""))

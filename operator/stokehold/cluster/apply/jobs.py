@@ -6,7 +6,7 @@ from typing import Any
 
 from stokehold.api.names import FINISHED_ANNOTATION, TRACKING_FINALIZER
 from stokehold.cluster import manifests
-from stokehold.cluster.apply.writes import FIELD_MANAGER, Writes
+from stokehold.cluster.apply.writes import Writes
 from stokehold.cluster.client import PatchKind
 from stokehold.cluster.own_kinds import proof_text
 from stokehold.cluster.resources import PODS, SERVICES, TRAINING_JOBS
@@ -40,7 +40,6 @@ async def finish(writes: Writes, action: FinishJob) -> None:
     if job.proof is None:
         proven = await _prove(writes, action)
         version = proven["metadata"]["resourceVersion"]
-        writes.show(TRAINING_JOBS, proven)
     if action.status is not None:
         await writes.write_status(job, action.status, version)
     proof = action.proof
@@ -51,13 +50,8 @@ async def finish(writes: Writes, action: FinishJob) -> None:
 async def release(writes: Writes, pod: Pod) -> None:
     """Take our finalizer off, and nobody else's."""
     patch = {"metadata": {"uid": pod.uid, "$deleteFromPrimitiveList/finalizers": [TRACKING_FINALIZER]}}
-    released = await writes.call(
-        lambda: writes.api.patch(
-            PODS, pod.name, patch, namespace=pod.namespace, kind=PatchKind.STRATEGIC, field_manager=FIELD_MANAGER
-        )
-    )
-    if pod.terminating_since is None:  # else this was its end, and the watch says so
-        writes.show(PODS, released)
+    lives_on = pod.terminating_since is None  # else this is its end, and the watch says so
+    await writes.patch(PODS, pod.name, patch, namespace=pod.namespace, kind=PatchKind.STRATEGIC, shows=lives_on)
 
 
 async def delete(writes: Writes, action: DeletePod) -> None:
@@ -88,13 +82,4 @@ async def _prove(writes: Writes, action: FinishJob) -> dict[str, Any]:
         "resourceVersion": job.resource_version,
         "annotations": {FINISHED_ANNOTATION: proof_text(action.proof), **writes.stamp()},
     }
-    return await writes.call(
-        lambda: writes.api.patch(
-            TRAINING_JOBS,
-            job.name,
-            {"metadata": metadata},
-            namespace=job.namespace,
-            kind=PatchKind.MERGE,
-            field_manager=FIELD_MANAGER,
-        )
-    )
+    return await writes.patch(TRAINING_JOBS, job.name, {"metadata": metadata}, namespace=job.namespace)

@@ -7,7 +7,7 @@ from stokehold.api.times import format_time
 from stokehold.api.v1alpha1.inference_pool import Rollout
 from stokehold.cluster import serving_manifests as manifests
 from stokehold.cluster.annotations import PLACED_AT
-from stokehold.cluster.apply.writes import FIELD_MANAGER, Writes
+from stokehold.cluster.apply.writes import Writes
 from stokehold.cluster.client import PatchKind
 from stokehold.cluster.errors import ApiError
 from stokehold.cluster.manifests import require_node
@@ -59,12 +59,7 @@ async def place(writes: Writes, action: PlaceReplica) -> None:
         },
         "spec": {"affinity": spec["affinity"], "schedulingGates": gates or None},
     }
-    placed = await writes.call(
-        lambda: writes.api.patch(
-            PODS, pod.name, patch, namespace=pod.namespace, kind=PatchKind.MERGE, field_manager=FIELD_MANAGER
-        )
-    )
-    writes.show(PODS, placed)
+    await writes.patch(PODS, pod.name, patch, namespace=pod.namespace)
     log.info("replica placed", pod=f"{pod.namespace}/{pod.name}", pool=action.placement.pool, node=node)
 
 
@@ -86,28 +81,14 @@ async def _patch(writes: Writes, action: WriteDeployment, known: PodSet) -> None
         {"op": "add", "path": f"/metadata/annotations/{_escaped(key)}", "value": value}
         for key, value in remembered.items()
     )
-    written = await writes.call(
-        lambda: writes.api.patch(
-            DEPLOYMENTS,
-            known.name,
-            patch,
-            namespace=known.namespace,
-            kind=PatchKind.JSON,
-            field_manager=FIELD_MANAGER,
-        )
-    )
-    writes.show(DEPLOYMENTS, written)
+    await writes.patch(DEPLOYMENTS, known.name, patch, namespace=known.namespace, kind=PatchKind.JSON)
 
 
 async def _mark(writes: Writes, pod: Pod) -> None:
     """Tell the ReplicaSet controller that this replica should go first; only a hint, so a failure stops nothing."""
     patch = {"metadata": {"uid": pod.uid, "annotations": {DELETION_COST: GOES_FIRST}}}
     try:
-        await writes.call(
-            lambda: writes.api.patch(
-                PODS, pod.name, patch, namespace=pod.namespace, kind=PatchKind.MERGE, field_manager=FIELD_MANAGER
-            )
-        )
+        await writes.patch(PODS, pod.name, patch, namespace=pod.namespace)
     except ApiError as error:
         log.debug("replica not marked", pod=f"{pod.namespace}/{pod.name}", error=str(error))
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from stokehold.api.names import FRESH_VOLUME_ANNOTATION, STOPPED_ANNOTATION
 from stokehold.cluster import workspace_manifests as manifests
-from stokehold.cluster.apply.writes import FIELD_MANAGER, Writes
+from stokehold.cluster.apply.writes import Writes
 from stokehold.cluster.client import PatchKind
 from stokehold.cluster.errors import AlreadyExistsError, NotFoundError
 from stokehold.cluster.own_kinds import stop_text
@@ -28,18 +28,7 @@ async def start(writes: Writes, action: StartWorkspace) -> None:
         await writes.create_own(STATEFUL_SETS, body, workspace)
     else:
         body["metadata"] |= {"uid": known.uid, "resourceVersion": known.resource_version}
-        started = await writes.call(
-            lambda: writes.api.patch(
-                STATEFUL_SETS,
-                known.name,
-                body,
-                namespace=known.namespace,
-                kind=PatchKind.APPLY,
-                field_manager=FIELD_MANAGER,
-                force=True,
-            )
-        )
-        writes.show(STATEFUL_SETS, started)
+        await writes.patch(STATEFUL_SETS, known.name, body, namespace=known.namespace, kind=PatchKind.APPLY)
     name = f"{workspace.namespace}/{workspace.name}"
     log.info("workspace started", workspace=name, pool=placement.pool, node=placement.nodes[0])
     await writes.tell(workspace, action.notes)
@@ -72,33 +61,13 @@ async def stop(writes: Writes, action: StopWorkspace) -> None:
         "metadata": {"uid": known.uid, "resourceVersion": known.resource_version},
         "spec": {"replicas": 0},
     }
-    stopped = await writes.call(
-        lambda: writes.api.patch(
-            STATEFUL_SETS,
-            known.name,
-            patch,
-            namespace=known.namespace,
-            kind=PatchKind.MERGE,
-            field_manager=FIELD_MANAGER,
-        )
-    )
-    writes.show(STATEFUL_SETS, stopped)
+    await writes.patch(STATEFUL_SETS, known.name, patch, namespace=known.namespace)
     log.info("workspace stopped", workspace="/".join(action.workspace.key), why=action.why)
 
 
 async def _patch(writes: Writes, workspace: Workspace, patch: dict[str, Any]) -> None:
     patch["metadata"] |= {"uid": workspace.uid, "resourceVersion": workspace.resource_version}
-    written = await writes.call(
-        lambda: writes.api.patch(
-            DEV_WORKSPACES,
-            workspace.name,
-            patch,
-            namespace=workspace.namespace,
-            kind=PatchKind.MERGE,
-            field_manager=FIELD_MANAGER,
-        )
-    )
-    writes.show(DEV_WORKSPACES, written)
+    await writes.patch(DEV_WORKSPACES, workspace.name, patch, namespace=workspace.namespace)
 
 
 async def _ensure_volume(writes: Writes, workspace: Workspace) -> None:

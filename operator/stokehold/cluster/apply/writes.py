@@ -89,6 +89,32 @@ class Writes:
         if (informer := self._informers.get(resource)) is not None:
             informer.observe_write(reply)
 
+    async def patch(
+        self,
+        resource: Resource,
+        name: str,
+        patch: dict[str, Any] | list[dict[str, Any]],
+        *,
+        namespace: str | None = None,
+        kind: PatchKind = PatchKind.MERGE,
+        shows: bool = True,
+    ) -> dict[str, Any]:
+        """Patch one object and show the reply; whoever applies takes the fields from any other manager."""
+        patched = await self.call(
+            lambda: self.api.patch(
+                resource,
+                name,
+                patch,
+                namespace=namespace,
+                kind=kind,
+                field_manager=FIELD_MANAGER,
+                force=kind is PatchKind.APPLY,
+            )
+        )
+        if shows:
+            self.show(resource, patched)
+        return patched
+
     async def create_own(self, resource: Resource, body: dict[str, Any], owner: OwnObject) -> dict[str, Any]:
         """Create a child of `owner`, or take the one that an earlier try has made."""
         namespace = owner.namespace
@@ -106,18 +132,7 @@ class Writes:
         namespace, name = owner.namespace, body["metadata"]["name"]
         with suppress(NotFoundError):  # the apply creates it
             _check_owner(resource, await self.call(lambda: self.api.get(resource, name, namespace)), owner)
-        applied = await self.call(
-            lambda: self.api.patch(
-                resource,
-                name,
-                body,
-                namespace=namespace,
-                kind=PatchKind.APPLY,
-                field_manager=FIELD_MANAGER,
-                force=True,
-            )
-        )
-        self.show(resource, applied)
+        await self.patch(resource, name, body, namespace=namespace, kind=PatchKind.APPLY)
 
     async def write_status(self, subject: OwnObject, status: dict[str, Any], version: str | None = None) -> None:
         """Replace the status, unless the object has changed since `version` (default: since the snapshot)."""

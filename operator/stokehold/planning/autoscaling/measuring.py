@@ -88,7 +88,7 @@ class _View:
     def __init__(self, pool: ServingPool, load: PoolLoad | None, now: datetime, settings: AutoscalingSettings) -> None:
         self.scaling = pool.spec.scaling or Scaling()
         self.port = pool.spec.port
-        self.ready = [pod for pod in pool.pods if pod.ready and pod.terminating_since is None and not pod.is_over]
+        self.ready = [pod for pod in pool.pods if pod.ready and pod.is_active]
         self.queries: Mapping[str, Source] = load.queries if load else {}
         sources = load.replicas if load else {}
         # A replica that became ready only just now has not been asked yet: neither missing nor idle.

@@ -30,7 +30,7 @@ def plan_autoscaling(snapshot: Snapshot, settings: AutoscalingSettings) -> Itera
     """Everything that serving pools need now; one pool never depends on another."""
     pools = resolve_pools(snapshot) if snapshot.serving_pools else ()
     for _, pool in sorted(snapshot.serving_pools.items()):
-        if not _is_going(pool, snapshot):
+        if not snapshot.is_going(pool):
             yield from _plan_pool(pool, snapshot, pools, settings)
 
 
@@ -97,9 +97,3 @@ def _was_refused(pool: ServingPool, snapshot: Snapshot, settings: AutoscalingSet
     """Whether the API server has just refused the children; asking again in every cycle would change nothing."""
     at = pool.create_failed_at
     return bool(pool.create_error) and at is not None and snapshot.taken_at - at < settings.retry_creation_after
-
-
-def _is_going(pool: ServingPool, snapshot: Snapshot) -> bool:
-    """Whether it or its namespace is being deleted: nothing new is created for it."""
-    namespace = snapshot.namespaces.get(pool.namespace)
-    return pool.deleting or (namespace is not None and namespace.terminating)

@@ -10,7 +10,7 @@ from stokehold.model.snapshot import Pod, ServingPool
 
 def least_busy(pool: ServingPool, load: PoolLoad | None, count: int) -> tuple[Pod, ...]:
     """So many ready replicas with the fewest requests, as far as those that are not ready do not go before them."""
-    live = [pod for pod in pool.pods if pod.terminating_since is None and not pod.is_over]
+    live = [pod for pod in pool.pods if pod.is_active]
     ready = [pod for pod in live if pod.ready]
     left = count - (len(live) - len(ready))
     if left <= 0 or load is None:

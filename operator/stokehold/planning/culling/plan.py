@@ -30,7 +30,7 @@ def plan_culling(snapshot: Snapshot, settings: CullingSettings) -> Iterator[Acti
     """Everything that can be done now."""
     watched: list[Watched] = []
     for workspace in snapshot.workspaces.values():
-        if standing.is_going(workspace, snapshot):
+        if snapshot.is_going(workspace):
             continue
         if not workspace.spec.running:
             yield from _wind_down(workspace, snapshot.taken_at)

@@ -13,12 +13,6 @@ STOPPING, STOPPED = "Stopping", "Stopped"
 SECOND = timedelta(seconds=1)
 
 
-def is_going(workspace: Workspace, snapshot: Snapshot) -> bool:
-    """Whether it or its namespace is being deleted: nothing is done any more."""
-    namespace = snapshot.namespaces.get(workspace.namespace)
-    return workspace.deleting or (namespace is not None and namespace.terminating)
-
-
 def has_replica(workspace: Workspace) -> bool:
     """Whether its StatefulSet has its replica, and so its node."""
     return workspace.pod_set is not None and workspace.pod_set.replicas > 0
@@ -31,7 +25,7 @@ def live_pods(workspace: Workspace) -> tuple[Pod, ...]:
 
 def ready_pod(workspace: Workspace) -> Pod | None:
     """The pod in which its user can work."""
-    fit = (p for p in live_pods(workspace) if p.ready and p.bound and p.terminating_since is None)
+    fit = (p for p in workspace.pods if p.ready and p.bound and p.is_active)
     return next(fit, None)
 
 

@@ -57,8 +57,7 @@ def attempt_of(job: Job) -> int:
 
 def waits(job: Job, snapshot: Snapshot) -> bool:
     """Whether the job wants to start and has no pods for it yet."""
-    namespace = snapshot.namespaces.get(job.namespace)
-    if job.deleting or job.spec.suspend or (namespace is not None and namespace.terminating):
+    if snapshot.is_going(job) or job.spec.suspend:
         return False
     if job.proof is not None or job.status.phase in (SUCCEEDED, FAILED):
         return False

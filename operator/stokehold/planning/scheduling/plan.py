@@ -111,7 +111,7 @@ def _release_orphans(snapshot: Snapshot) -> Iterator[Action]:
 def _tidy_finished(snapshot: Snapshot) -> Iterator[Action]:
     """Pods of jobs that are over or being deleted: record what is missing, then let them go."""
     for job in snapshot.jobs.values():
-        if _is_going(job, snapshot):
+        if snapshot.is_going(job):
             yield from _let_go(job.pods, "its TrainingJob is being deleted")
         elif is_over(job):
             yield from _record_both(job, snapshot)
@@ -136,7 +136,7 @@ def _standings(queues: Queues, settings: SchedulingSettings) -> Iterator[Standin
         if pod.worker:
             corpses.setdefault((pod.namespace, pod.worker.job), []).append(pod)
     for job in snapshot.jobs.values():
-        if is_over(job) or _is_going(job, snapshot):
+        if is_over(job) or snapshot.is_going(job):
             continue
         attempt = current_attempt(job, corpses.get(job.key, ()))
         yield Standing(job, attempt, end_of_attempt(Case(job, attempt, snapshot, queues, settings)))
@@ -150,7 +150,7 @@ def _tidy_history(standings: list[Standing]) -> Iterator[Action]:
 def _let_go(pods: tuple[Pod, ...], why: str) -> Iterator[Action]:
     """Workers that still run are deleted; those that ended stay for their logs until the job goes."""
     for pod in pods:
-        if not pod.is_over and pod.terminating_since is None:
+        if pod.is_active:
             yield DeletePod(pod, why)
         if pod.tracked:
             yield ReleasePod(pod, why)
@@ -343,9 +343,3 @@ def _pod_priority_class(job: Job, snapshot: Snapshot) -> str:
     """The class for the pods: only one that never preempts. Who must leave is decided here, not by kube-scheduler."""
     known = snapshot.priority_classes.get(job.spec.priority_class_name or "")
     return known.name if known is not None and not known.preempts else ""
-
-
-def _is_going(job: Job, snapshot: Snapshot) -> bool:
-    """Whether the job or its namespace is being deleted: nothing new is created for it."""
-    namespace = snapshot.namespaces.get(job.namespace)
-    return job.deleting or (namespace is not None and namespace.terminating)

@@ -23,7 +23,7 @@ CORPSES_KEPT = 5
 def waiting_workspaces(snapshot: Snapshot) -> Iterator[Workspace]:
     """Those that should run and have no node yet."""
     for workspace in snapshot.workspaces.values():
-        if workspace.spec.running and not is_going(workspace, snapshot) and not is_started(workspace):
+        if workspace.spec.running and not snapshot.is_going(workspace) and not is_started(workspace):
             yield workspace
 
 
@@ -31,16 +31,16 @@ def waiting_replicas(snapshot: Snapshot) -> Iterator[Replica]:
     """Pods of serving pools that stand behind our gate."""
     for pool in snapshot.serving_pools.values():
         for pod in pool.pods:
-            if pod.gated and not pod.node and not pod.is_over and pod.terminating_since is None:
+            if pod.gated and not pod.node and pod.is_active:
                 yield Replica(pool, pod)
 
 
 def promised_replicas(snapshot: Snapshot) -> Iterator[Promised]:
     """Replicas that Deployments owe. Not those that the API server refuses: nobody knows when they will come."""
     for pool in snapshot.serving_pools.values():
-        if pool.pod_set is None or pool.pod_set.problem or not pool.demand.gpus or is_going(pool, snapshot):
+        if pool.pod_set is None or pool.pod_set.problem or not pool.demand.gpus or snapshot.is_going(pool):
             continue
-        live = sum(not pod.is_over and pod.terminating_since is None for pod in pool.pods)
+        live = sum(pod.is_active for pod in pool.pods)
         for _ in range(pool.pod_set.replicas - live):
             yield Promised(pool)
 
@@ -94,12 +94,6 @@ def why_workspace_waits(workspace: Workspace, queues: Queues, settings: Scheduli
 def is_started(workspace: Workspace) -> bool:
     """Whether its StatefulSet has its replica, and so its node."""
     return workspace.pod_set is not None and workspace.pod_set.replicas > 0 and bool(workspace.pod_set.node)
-
-
-def is_going(owner: Workspace | ServingPool, snapshot: Snapshot) -> bool:
-    """Whether it or its namespace is being deleted."""
-    namespace = snapshot.namespaces.get(owner.namespace)
-    return owner.deleting or (namespace is not None and namespace.terminating)
 
 
 def reserve_started(ledger: Ledger, snapshot: Snapshot) -> None:
