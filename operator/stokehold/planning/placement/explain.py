@@ -23,21 +23,50 @@ class Explanation:
     """A part of the message that is told as soon as it changes."""
 
 
-def explain(shortfall: Shortfall, pools: Collection[Pool]) -> Explanation:
-    """The dominant reason: what can never be comes before what is only not so now."""
-    demand = shortfall.demand
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What the owner of one kind calls a pod of it, and what can be changed in its spec when none fits."""
+
+    noun: str
+    smaller: str
+    fewer: str
+
+
+WORDING = {
+    "TrainingJob": Wording(
+        "worker",
+        "Lower spec.gpusPerNode or spec.resources, or spread the work over more nodes with spec.numNodes.",
+        "More nodes are needed: lower spec.numNodes, set spec.minNodes, or allow another type in spec.gpuTypes.",
+    ),
+    "DevWorkspace": Wording(
+        "workspace",
+        "Lower spec.gpus or spec.resources, or allow another type in spec.gpuTypes.",
+        "More nodes are needed, or another type in spec.gpuTypes.",
+    ),
+    "InferencePool": Wording(
+        "replica",
+        "Lower spec.gpusPerReplica or spec.resources, or allow another type in spec.gpuTypes.",
+        "More nodes are needed: lower spec.replicas.max, or allow another type in spec.gpuTypes.",
+    ),
+}
+"""By kind: advice must name fields that the reader has."""
+
+
+def explain(shortfall: Shortfall, pools: Collection[Pool], kind: str) -> Explanation:
+    """The dominant reason: what can never be comes before what is only not so now; in the words of the owner's kind."""
+    demand, wording = shortfall.demand, WORDING[kind]
     if not shortfall.candidates:
         return _no_pool(demand, pools)
     peopled = [candidate for candidate in shortfall.candidates if candidate.pool.members]
     if not peopled:
-        return _no_nodes(demand, shortfall.candidates)
+        return _no_nodes(demand, shortfall.candidates, wording)
     if all(candidate.empty_slots == 0 for candidate in peopled):
-        return _too_large(demand, peopled)
+        return _too_large(demand, peopled, wording)
     if all(candidate.unknown_level for candidate in peopled):
         return _no_level(demand, peopled)
     if split := [candidate for candidate in peopled if candidate.split_by_topology]:
-        return _split(demand, _roomiest(split))
-    return _short(demand, _roomiest(peopled))
+        return _split(demand, _roomiest(split), wording)
+    return _short(demand, _roomiest(peopled), wording)
 
 
 def _no_pool(demand: Demand, pools: Collection[Pool]) -> Explanation:
@@ -68,14 +97,14 @@ def _no_pool(demand: Demand, pools: Collection[Pool]) -> Explanation:
     )
 
 
-def _no_nodes(demand: Demand, candidates: Collection[Candidate]) -> Explanation:
+def _no_nodes(demand: Demand, candidates: Collection[Candidate], wording: Wording) -> Explanation:
     names = ", ".join(c.pool.name or "nodes without GPUs" for c in candidates)
     return Explanation(
         Waiting.WAITING_FOR_CAPACITY,
-        f"needs room for {_count(demand.min_count, 'worker')} of {_worker(demand)}; {names} has no nodes now",
+        f"needs room for {_count(demand.min_count, wording.noun)} of {_size(demand)}; {names} has no nodes now",
         "It starts when nodes join; another type in spec.gpuTypes may be there already.",
         requested=_amount(demand, demand.min_count),
-        unit=_unit(demand),
+        unit=_unit(demand, wording),
     )
 
 
@@ -83,12 +112,12 @@ def _roomiest(candidates: Collection[Candidate]) -> Candidate:
     return max(candidates, key=lambda c: (c.free_slots, c.empty_slots))
 
 
-def _too_large(demand: Demand, candidates: Collection[Candidate]) -> Explanation:
+def _too_large(demand: Demand, candidates: Collection[Candidate], wording: Wording) -> Explanation:
     names = ", ".join(c.pool.name or "nodes without GPUs" for c in candidates)
     return Explanation(
         Waiting.NO_MATCHING_FLAVOR,
-        f"one worker asks for {_worker(demand)}; no node of {names} is that large",
-        "Lower spec.gpusPerNode or spec.resources, or spread the work over more nodes with spec.numNodes.",
+        f"one {wording.noun} asks for {_size(demand)}; no node of {names} is that large",
+        wording.smaller,
         requested=demand.gpus,
         unit="GPUs per node",
     )
@@ -103,20 +132,20 @@ def _no_level(demand: Demand, candidates: Collection[Candidate]) -> Explanation:
     )
 
 
-def _split(demand: Demand, best: Candidate) -> Explanation:
+def _split(demand: Demand, best: Candidate, wording: Wording) -> Explanation:
     return Explanation(
         Waiting.TOPOLOGY_PLACEMENT_FAILED,
-        f"{_count(best.free_slots, 'worker')} would fit in {_pool(best)}, but fewer than {demand.min_count} "
+        f"{_count(best.free_slots, wording.noun)} would fit in {_pool(best)}, but fewer than {demand.min_count} "
         f"inside one {demand.required_topology}",
         f"It starts when one {demand.required_topology} has room; spec.topology.preferred would start it now.",
         requested=_amount(demand, demand.min_count),
         available=_amount(demand, best.free_slots),
-        unit=_unit(demand),
+        unit=_unit(demand, wording),
     )
 
 
-def _short(demand: Demand, best: Candidate) -> Explanation:
-    need = f"{_count(demand.min_count, 'worker')} of {_worker(demand)}"
+def _short(demand: Demand, best: Candidate, wording: Wording) -> Explanation:
+    need = f"{_count(demand.min_count, wording.noun)} of {_size(demand)}"
     message = f"needs room for {need}; {_pool(best)} has room for {best.free_slots} now"
     gpu = best.pool.gpu_resource
     if best.scarcest not in ("", gpu) and demand.gpus:
@@ -125,7 +154,7 @@ def _short(demand: Demand, best: Candidate) -> Explanation:
         message += f"; {_count(best.closed_nodes, 'node')} not ready or cordoned"
     if best.empty_slots < demand.min_count:
         message += f", and {best.empty_slots} even when empty"
-        step = "More nodes are needed: lower spec.numNodes, set spec.minNodes, or allow another type in spec.gpuTypes."
+        step = wording.fewer
     elif not best.usable_nodes:
         step = "No node can be used now: its taints, readiness or your node selector rule all of them out."
     else:
@@ -136,7 +165,7 @@ def _short(demand: Demand, best: Candidate) -> Explanation:
         step,
         requested=_amount(demand, demand.min_count),
         available=_amount(demand, best.free_slots),
-        unit=_unit(demand),
+        unit=_unit(demand, wording),
     )
 
 
@@ -144,7 +173,7 @@ def _pool(candidate: Candidate) -> str:
     return f"pool {candidate.pool.name}" if candidate.pool.name else "the nodes without GPUs"
 
 
-def _worker(demand: Demand) -> str:
+def _size(demand: Demand) -> str:
     requests = dict(demand.requests)
     parts = [f"{demand.gpus} GPUs"] if demand.gpus else []
     if cpu := requests.get("cpu"):
@@ -162,5 +191,5 @@ def _amount(demand: Demand, workers: int) -> int:
     return workers * demand.gpus if demand.gpus else workers
 
 
-def _unit(demand: Demand) -> str:
-    return "GPUs" if demand.gpus else "workers"
+def _unit(demand: Demand, wording: Wording) -> str:
+    return "GPUs" if demand.gpus else f"{wording.noun}s"

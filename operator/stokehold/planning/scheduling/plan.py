@@ -290,13 +290,14 @@ def _tell_waiting(
 ) -> Iterator[Action]:
     """Why they wait, after all others have got theirs: the next plan would say the same."""
     pools = tuple(ledger.pools.values())
-    reasons: dict[Demand, Explanation] = {}
+    reasons: dict[tuple[str, Demand], Explanation] = {}
     position_in: dict[str, int] = {}
     for entry, demand in waiting:
-        if demand not in reasons:
-            reasons[demand] = explain(shortfall(ledger, demand), pools)
+        key = (entry.owner.KIND, demand)
+        if key not in reasons:
+            reasons[key] = explain(shortfall(ledger, demand), pools, entry.owner.KIND)
         position = position_in[entry.queue] = position_in.get(entry.queue, 0) + 1
-        why = reasons[demand]
+        why = reasons[key]
         if isinstance(entry.owner, Job):
             why = with_burst(entry.owner, why, purchases)
         yield from teller.tell(Held(entry.work, why, position))
