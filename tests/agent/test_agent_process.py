@@ -270,7 +270,7 @@ def test_an_api_server_that_refuses_delays_nothing_and_is_asked_again_later(worl
 
 def test_an_old_driver_lists_processes_by_its_own_call(world: World, tmp_path: Path):
     (tmp_path / "old").mkdir()
-    world.nvml.library = driver.build(tmp_path / "old", old_driver=True)
+    world.nvml.shared_object = driver.build(tmp_path / "old", old_driver=True)
     world.log_pod("team-b", "intruder", POD_B)
     world.run_process(4712, POD_B)
     world.nvml[1].run((4712, 1 << 30))

@@ -38,6 +38,7 @@ from stokehold.model.snapshot import (
     PodSet,
     PriorityClass,
     Resources,
+    VolumeClaim,
     Worker,
 )
 from stokehold.model.taints import Taint
@@ -153,6 +154,11 @@ def read_pod_set(raw: wire.PodSet) -> PodSet:
         replicas_writer=other_writer(meta.managed_fields, FIELD_MANAGER, REPLICAS),
         template_writer=other_writer(meta.managed_fields, FIELD_MANAGER, TEMPLATE_SPEC),
     )
+
+
+def read_volume_claim(raw: wire.VolumeClaim) -> VolumeClaim:
+    """The volume claim of a workspace."""
+    return VolumeClaim(raw.status.phase, raw.metadata.deletion_timestamp is not None)
 
 
 def read_serving_owner(raw: wire.Child) -> str | None:

@@ -34,6 +34,7 @@ from stokehold.model.snapshot import (
     ServingPool,
     Sighting,
     Snapshot,
+    VolumeClaim,
     Workspace,
 )
 
@@ -273,6 +274,7 @@ class Cluster:
         self.serving_pools: Namespaced[ServingPool] = Namespaced(wake)
         self.stateful_sets = PodSets(wake)
         self.deployments = PodSets(wake)
+        self.volume_claims: Namespaced[VolumeClaim] = Namespaced(wake)
         self.serving_services = Owners(wake)
         self.disruption_budgets = Owners(wake)
         self.loads: dict[Key, PoolLoad] = {}
@@ -325,7 +327,7 @@ class Cluster:
     def snapshot(self) -> Snapshot:
         """The cluster now."""
         jobs = {key: self._complete(job, self.pods.by_owner.get(job.uid)) for key, job in self.jobs.values.items()}
-        workspaces = {key: self._with_pod_set(w, self.stateful_sets) for key, w in self.workspaces.values.items()}
+        workspaces = {key: self._with_volume(w) for key, w in self.workspaces.values.items()}
         serving = {pool.key: pool for pool in self.pools_with_pods()}
         self._forget_refusals([*jobs.values(), *workspaces.values(), *serving.values()])
         return Snapshot(
@@ -361,6 +363,11 @@ class Cluster:
             return owner
         message, at = refusal or ("", None)
         return replace(owner, pods=tuple((pods or {}).values()), create_error=message, create_failed_at=at)
+
+    def _with_volume(self, workspace: Workspace) -> Workspace:
+        complete = self._with_pod_set(workspace, self.stateful_sets)
+        volume = self.volume_claims.values.get((workspace.namespace, names.volume_claim_name(workspace.name)))
+        return complete if volume is None else replace(complete, volume=volume)
 
     def _with_pod_set(self, owner: S, pod_sets: PodSets) -> S:
         member = Member(owner.KIND, names.label_value(owner.name))

@@ -216,6 +216,19 @@ class Child(msgspec.Struct):
     metadata: Metadata
 
 
+class VolumeClaimStatus(msgspec.Struct):
+    """Whether a claim has its volume."""
+
+    phase: str = "Pending"
+
+
+class VolumeClaim(msgspec.Struct):
+    """A PersistentVolumeClaim."""
+
+    metadata: Metadata
+    status: VolumeClaimStatus = msgspec.field(default_factory=VolumeClaimStatus)
+
+
 class PodTemplate(msgspec.Struct):
     """The template of a PodSet, its node affinity alone."""
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from stokehold.api.names import MANAGED_BY, SERVING_LABEL
+from stokehold.api.names import MANAGED_BY, SERVING_LABEL, WORKSPACE_LABEL
 from stokehold.cluster import resources, wire
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.informers import Informer
@@ -25,6 +25,7 @@ from stokehold.cluster.reading import (
     read_pod_set,
     read_priority_class,
     read_serving_owner,
+    read_volume_claim,
 )
 from stokehold.cluster.snapshots import Cluster
 from stokehold.cluster.store import Listener
@@ -80,6 +81,13 @@ class Watches:
             ),
         )
         self.claims = watch(resources.GPU_NODE_CLAIMS, own, read_claim, cluster.claims)
+        self.volume_claims = watch(
+            resources.PERSISTENT_VOLUME_CLAIMS,
+            wire.VolumeClaim,
+            read_volume_claim,
+            cluster.volume_claims,
+            labels=WORKSPACE_LABEL,
+        )
         self._others: tuple[Informer[Any], ...] = (
             watch(resources.NODES, wire.Node, read_node, cluster.nodes),
             watch(resources.NAMESPACES, wire.Namespace, read_namespace, cluster.namespaces),
@@ -90,7 +98,7 @@ class Watches:
         )
 
     def __iter__(self) -> Iterator[Informer[Any]]:
-        written = (self.pods, self.jobs, self.workspaces, self.stateful_sets)
+        written = (self.pods, self.jobs, self.workspaces, self.stateful_sets, self.volume_claims)
         serving = (self.serving_pools, self.deployments, *self.serving_children)
         return iter((*written, *serving, self.claims, *self._others))
 

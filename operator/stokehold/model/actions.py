@@ -111,6 +111,8 @@ class StartWorkspace:
 
     workspace: Workspace
     placement: Placement
+    new_volume: bool = False
+    """An empty volume will do: it has none yet, or its owner wants a fresh one."""
     notes: tuple[Note, ...] = ()
 
 

@@ -19,6 +19,8 @@ class Waiting(StrEnum):
     """An attempt has ended; the next may start at `status.requeueAt`."""
     CREATION_REFUSED = "CreationRefused"
     """The API server refused the job's pods or Service (a ResourceQuota, a policy): its words are in the message."""
+    VOLUME_UNAVAILABLE = "VolumeUnavailable"
+    """The volume with a workspace's files is gone, lost or being deleted: it never starts on an empty one unasked."""
     TERMINATING_PODS = "WaitingForTerminatingPods"
     """Pods of the attempt before have not gone yet; their GPUs are still used."""
     TOPOLOGY_PLACEMENT_FAILED = "TopologyPlacementFailed"

@@ -227,9 +227,17 @@ class Notebook:
     """The last message of a kernel or a terminal, else the server's start; by our clock, not by the server's."""
 
 
+@dataclass(frozen=True, slots=True)
+class VolumeClaim:
+    """The PersistentVolumeClaim with a workspace's files."""
+
+    phase: str
+    deleting: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace(OwnObject):
-    """A DevWorkspace with its StatefulSet and its pods (one, or two while the old one still terminates)."""
+    """A DevWorkspace with its StatefulSet, its volume claim and its pods: one, or two while an old one terminates."""
 
     KIND = "DevWorkspace"
 
@@ -240,6 +248,7 @@ class Workspace(OwnObject):
     """Ours alone (stokehold.dev/...): how users ask for a snooze."""
     stop_record: StopRecord | None = None
     """Of the operator's last stop; it stays when the workspace is started again."""
+    volume: VolumeClaim | None = None
     pod_set: PodSet | None = None
     pods: tuple[Pod, ...] = ()
     create_error: str = ""

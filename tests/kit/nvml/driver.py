@@ -146,7 +146,7 @@ class FakeNvml:
     """The steering wheel: every change is seen by a program's next call."""
 
     def __init__(self, library: Path, control_file: Path, gpus: int = 2) -> None:
-        self.library = library
+        self.shared_object = library
         self.control_file = control_file
         control_file.write_bytes(bytes(ctypes.sizeof(Control)))
         self._file = control_file.open("r+b")
@@ -172,7 +172,7 @@ class FakeNvml:
     def environment(self) -> dict[str, str]:
         """What a program needs in its environment to load this library."""
         return {
-            "LD_LIBRARY_PATH": str(self.library.parent),
+            "LD_LIBRARY_PATH": str(self.shared_object.parent),
             "FAKE_NVML_CTL": str(self.control_file),
         }
 

@@ -60,6 +60,7 @@ from stokehold.planning.scheduling.single_pods import (
     useless_corpses,
     waiting_replicas,
     waiting_workspaces,
+    wants_new_volume,
     why_replica_waits,
     why_workspace_waits,
 )
@@ -312,7 +313,7 @@ def _admission(work: Gang | Workspace | Replica, placement: Placement, snapshot:
         case Replica(pool, pod):
             return PlaceReplica(pool, pod, placement)
         case workspace:
-            return StartWorkspace(workspace, placement)
+            return StartWorkspace(workspace, placement, wants_new_volume(workspace))
 
 
 def _admitted_note(job: Job, attempt: Attempt) -> tuple[Note, ...]:

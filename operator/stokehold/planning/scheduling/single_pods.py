@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from stokehold.api import conditions
+from stokehold.api.names import FRESH_VOLUME_ANNOTATION
+from stokehold.model import names
 from stokehold.model.reasons import Waiting
 from stokehold.model.snapshot import Pod, ServingPool, Snapshot, Workspace
 from stokehold.model.statuses import render, told_conditions
@@ -78,7 +80,9 @@ def why_replica_waits(replica: Replica, queues: Queues) -> Explanation | None:
 def why_workspace_waits(workspace: Workspace, queues: Queues, settings: SchedulingSettings) -> Explanation | None:
     """What keeps a workspace out of the queue; None when it may be placed."""
     snapshot = queues.snapshot
-    refused = unserved(workspace, queues) or creation_refused(workspace, snapshot, settings)
+    refused = (
+        unserved(workspace, queues) or creation_refused(workspace, snapshot, settings) or _volume_unavailable(workspace)
+    )
     if refused is not None:
         return refused
     leaving = [pod for pod in workspace.pods if not pod.is_over]
@@ -89,6 +93,33 @@ def why_workspace_waits(workspace: Workspace, queues: Queues, settings: Scheduli
         f"its pod {leaving[0].name} on {leaving[0].node or 'no node'} has not gone yet",
         "Nothing to do: it starts when the pod has gone.",
     )
+
+
+def wants_new_volume(workspace: Workspace) -> bool:
+    """Whether it starts with an empty volume: for the first time, or because its owner has said that one will do."""
+    if workspace.spec.storage is None or workspace.volume is not None:
+        return False
+    asked = workspace.annotations.get(FRESH_VOLUME_ANNOTATION) == names.volume_claim_name(workspace.name)
+    return asked or workspace.status.start_time is None
+
+
+def _volume_unavailable(workspace: Workspace) -> Explanation | None:
+    """Never start on a dying volume, and never silently on a fresh one in place of one that had its files."""
+    if workspace.spec.storage is None or wants_new_volume(workspace):
+        return None
+    name, volume = names.volume_claim_name(workspace.name), workspace.volume
+    if volume is None:
+        message = f"it has run before, and its volume claim {name} with its files is gone"
+        step = f"Restore the claim, or annotate the workspace with {FRESH_VOLUME_ANNOTATION}={name} to start empty."
+    elif volume.deleting:
+        message = f"its volume claim {name} is being deleted"
+        step = "Wait until it has gone; kubectl describe pvc says what holds it."
+    elif volume.phase == "Lost":
+        message = f"the volume behind its claim {name} is lost"
+        step = f"Restore it, or delete the claim and annotate the workspace with {FRESH_VOLUME_ANNOTATION}={name}."
+    else:
+        return None
+    return Explanation(Waiting.VOLUME_UNAVAILABLE, message, step)
 
 
 def is_started(workspace: Workspace) -> bool:

@@ -12,7 +12,12 @@ from stokehold.planning.scheduling import reporting, single_pods
 from stokehold.planning.scheduling.queueing import Gang, Promised, Replica, Work
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
-NEEDS_THE_OWNER = (Waiting.MISCONFIGURED, Waiting.NO_MATCHING_FLAVOR, Waiting.CREATION_REFUSED)
+NEEDS_THE_OWNER = (
+    Waiting.MISCONFIGURED,
+    Waiting.NO_MATCHING_FLAVOR,
+    Waiting.CREATION_REFUSED,
+    Waiting.VOLUME_UNAVAILABLE,
+)
 
 
 @dataclass(frozen=True, slots=True)
