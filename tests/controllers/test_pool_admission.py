@@ -1,8 +1,7 @@
 """A pool's provider cannot be changed while machines of it are claimed: nobody would know whom to give them back to."""
 
 from builders import a_pool, a_snapshot
-from planning.provisioning_world import World
-from planning.test_provisioning import a_cloud, a_waiting_job
+from kit.provisioning import World, a_cloud, a_waiting_job
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePool
 from stokehold.controllers.admission import Surroundings, judge
 from stokehold.model.snapshot import Snapshot

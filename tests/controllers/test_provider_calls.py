@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from builders import NOW, a_snapshot
-from planning.provisioning_world import KUBE_SYSTEM, World
-from planning.test_provisioning import a_cloud, a_waiting_job
+from kit.provisioning import KUBE_SYSTEM, World, a_cloud, a_waiting_job
 from stokehold.cluster.snapshots import Cluster
 from stokehold.controllers.provider_calls import ProviderCalls
 from stokehold.model.actions import LaunchNode, TerminateNode

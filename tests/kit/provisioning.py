@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from builders import GPU
+from builders import GPU, a_job, a_pool, a_snapshot
+from stokehold.api import conditions
+from stokehold.api.conditions import find_condition
 from stokehold.api.names import CLAIM_LABEL, RELEASE_FINALIZER
 from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaimStatus
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolStatus
@@ -162,3 +164,34 @@ class World:
 
 def created(actions: Iterable[Action]) -> list[CreateClaim]:
     return [action for action in actions if isinstance(action, CreateClaim)]
+
+
+SHORT = {"phase": "Pending", "queue": {"reason": "WaitingForCapacity", "message": "full"}}
+
+
+def a_cloud(name: str = "cloud", **spec: object) -> NodePool:
+    defaults: dict[str, object] = {
+        "provider": {"simulated": {}},
+        "gpuType": "h100",
+        "gpusPerNode": 8,
+        "capacityClass": "on-demand",
+        "dataClasses": ["public", "internal"],
+        "limits": {"maxNodes": 8},
+        "price": {"perGpuHour": "4", "currency": "USD"},
+        "nodeShape": {"cpu": 96, "memory": "512Gi"},
+    }
+    return a_pool(name, **{**defaults, **spec})
+
+
+def a_waiting_job(name: str = "gang", **spec: object) -> Job:
+    defaults: dict[str, object] = {"numNodes": 4, "gpusPerNode": 8, "gpuTypes": ["h100"], "dataClass": "internal"}
+    return a_job(name, status=SHORT, **{**defaults, **spec})
+
+
+def a_world(*jobs: Job, pools: list[NodePool] | None = None, **fields: object) -> World:
+    return World(a_snapshot(jobs=jobs, node_pools=pools or [a_cloud()], **fields))  # type: ignore[arg-type]
+
+
+def told(job: Job) -> tuple[str, str]:
+    found = find_condition(job.status.conditions, conditions.CAPACITY_PROVISIONED)
+    return (found.reason, found.message) if found else ("", "")

@@ -1,0 +1,143 @@
+"""The Deployment has one writer, and the status says what stands in the way."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from builders import (
+    NOW,
+    a_load,
+    a_pod_set,
+    a_pool,
+    a_replica,
+    a_serving_pool,
+    a_source,
+    seconds_ago,
+)
+from kit.autoscaling import BY_ENGINE, carried_out, condition, desired, plan, running, settled, shifted, world
+from stokehold.api.v1alpha1.inference_pool import InferencePoolStatus
+from stokehold.model.actions import WriteDeployment
+from stokehold.model.snapshot import PriorityClass
+
+
+def test_replicas_that_somebody_else_wrote_are_written_back():
+    pool = running(3, scaling=BY_ENGINE)
+    scaled = replace(pool, pod_set=replace(pool.pod_set, replicas=1))
+
+    actions = plan(world(scaled, a_load([a_source(running=8, waiting=0)] * 3)))
+
+    (write,) = [action for action in actions if isinstance(action, WriteDeployment)]
+    assert (write.replicas, write.reshapes) == (3, False)
+
+
+def test_others_are_undone_three_times_in_a_minute_and_then_left_alone_and_named():
+    pool = running(3, scaling=BY_ENGINE)
+    load = a_load([a_source(running=8, waiting=0)] * 3)
+    theirs = {"replicas": 5, "written_replicas": 3, "replicas_writer": "gitops"}
+    undone: list[int] = []
+    for second in range(0, 12, 3):
+        at = NOW + timedelta(seconds=second)
+        fought = replace(pool, pod_set=replace(pool.pod_set, **theirs))
+        snapshot = world(fought, shifted(load, at), at)
+        actions = plan(snapshot)
+        undone.append(sum(isinstance(action, WriteDeployment) for action in actions))
+        (pool,) = carried_out(snapshot, actions).serving_pools.values()
+
+    status, reason, message = condition(pool, "ScalingActive")
+    assert undone == [1, 1, 1, 0]
+    assert (status, reason) == ("False", "OtherWriter")
+    assert "gitops keeps writing spec.replicas to 5" in message
+    (note,) = [note for action in actions for note in action.notes]
+    assert (note.reason, note.warning) == ("OtherWriter", True)
+    assert pool.status.desired_replicas == 3
+
+    later = NOW + timedelta(minutes=31)
+    tried_again = plan(world(pool, shifted(load, later), later))
+    assert sum(isinstance(action, WriteDeployment) for action in tried_again) == 1
+
+
+def test_pod_spec_that_somebody_else_changed_is_restored_and_the_reversal_remembered():
+    pool = running(2, scaling=BY_ENGINE)
+    changed = replace(pool, pod_set=replace(pool.pod_set, written_replicas=2, template_writer="kubectl-set"))
+
+    (write, *_) = plan(world(changed))
+
+    assert (write.reshapes, write.undone_at) == (True, (NOW,))
+
+
+def test_reversals_of_long_ago_are_no_fight():
+    undone = (seconds_ago(9000), seconds_ago(4000), seconds_ago(3))
+    pool = running(2, scaling=BY_ENGINE)
+    scaled = replace(pool, pod_set=replace(pool.pod_set, replicas=1, written_replicas=2, undone_at=undone))
+
+    assert any(isinstance(action, WriteDeployment) for action in plan(world(scaled)))
+
+
+def test_lost_status_keeps_what_runs():
+    pool = running(3, scaling=BY_ENGINE)
+
+    assert desired(world(replace(pool, status=InferencePoolStatus()))) == 3
+
+
+def test_change_of_the_spec_reaches_the_template_and_a_change_of_bounds_does_not():
+    pool = running(2, scaling=BY_ENGINE)
+    wider = replace(
+        pool, spec=pool.spec.model_copy(update={"replicas": a_serving_pool(replicas={"max": 9}).spec.replicas})
+    )
+    newer = replace(pool, spec=pool.spec.model_copy(update={"image": "y"}))
+
+    assert not [action for action in plan(world(wider)) if isinstance(action, WriteDeployment)]
+    (write,) = [action for action in plan(world(newer)) if isinstance(action, WriteDeployment)]
+    assert (write.replicas, write.reshapes) == (2, True)
+
+
+def test_service_or_budget_that_somebody_deleted_comes_back():
+    for lost in ({"has_service": False}, {"has_budget": False}):
+        (write, *_) = plan(world(replace(running(2, scaling=BY_ENGINE), **lost)))
+        assert write.reshapes
+
+
+def test_canary_is_told_to_be_missing_and_rolls_nothing_out():
+    pool = running(2, scaling=BY_ENGINE, rollout={"strategy": "Canary"}, image="new")
+    changed = replace(pool, pod_set=replace(pool.pod_set, template="old"))
+
+    after, actions = settled(world(changed))
+
+    assert not [action for action in actions if isinstance(action, WriteDeployment)]
+    assert "Canary is not built yet" in condition(after, "Valid")[2]
+
+
+def test_unknown_priority_class_is_told_and_one_that_preempts_is_not_given_to_pods():
+    unknown, actions = settled(world(a_serving_pool(priorityClassName="vip")))
+    assert not [action for action in actions if isinstance(action, WriteDeployment)]
+    assert "PriorityClass vip does not exist" in condition(unknown, "Ready")[2]
+
+    for preempts, expected in ((True, ""), (False, "vip")):
+        classes = [PriorityClass("vip", 9, preempts=preempts)]
+        (write, _) = plan(world(a_serving_pool(priorityClassName="vip"), priority_classes=classes))
+        assert write.shape.pod_priority_class == expected
+
+
+def test_gpus_are_asked_for_by_the_name_of_the_node_pool_and_keep_it():
+    amd = a_pool("mi300x", resourceName="amd.com/gpu")
+    pool = a_serving_pool(gpuTypes=["mi300x"])
+
+    (write, _) = plan(world(pool, node_pools=[amd]))
+    (later, _) = plan(world(replace(pool, pod_set=a_pod_set(1, gpu_resource="amd.com/gpu"))))
+
+    assert write.shape.gpu_resource == "amd.com/gpu"
+    assert later.shape.gpu_resource == "amd.com/gpu"
+
+
+def test_waiting_replicas_keep_the_reason_that_scheduling_gave_and_placed_ones_clear_it():
+    told = {"queue": {"reason": "WaitingForCapacity", "message": "no room"}}
+    pool = running(1, scaling=BY_ENGINE, status=told)
+    waits = replace(pool, pods=(*pool.pods, a_replica(1, gated=True, ready=False, node="")))
+
+    assert settled(world(waits))[0].status.queue.reason == "WaitingForCapacity"
+    after = settled(world(pool))[0]
+    assert after.status.queue is None
+    assert condition(after, "CapacityAvailable")[0] == "True"
+
+
+def test_pool_that_goes_is_left_alone():
+    assert plan(world(replace(a_serving_pool(), deleting=True))) == []

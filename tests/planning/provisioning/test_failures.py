@@ -1,0 +1,141 @@
+"""What becomes of nodes that do not come, vanish, or belong to nobody."""
+
+from dataclasses import replace
+
+from builders import NOW, a_node
+from kit.provisioning import SETTINGS, a_cloud, a_waiting_job, a_world, created, told
+from stokehold.model.actions import TerminateOrphan
+from stokehold.model.capacity import Instance
+from stokehold.model.reasons import ClaimFailure
+
+
+def test_failed_node_takes_the_whole_purchase_back_and_the_breaker_opens():
+    world = a_world(a_waiting_job(), pools=[a_cloud(zones=["z1", "z2"])])
+    world.verdict = lambda call: ClaimFailure.CAPACITY if call.claim.name.endswith("-2") else None
+
+    for _ in range(8):
+        world.step()
+
+    zones = {claim.spec.zone for claim in world.claims if not claim.deleting}
+    assert zones <= {"z2"}
+    offering = world.snapshot.node_pools["cloud"].status.offerings[0]
+    assert (offering.zone, offering.reason, offering.failures) == ("z1", "Capacity", 1)
+    assert offering.blocked_until == world.now + SETTINGS.capacity_backoff
+
+
+def test_after_all_zones_failed_nothing_is_bought_until_the_breaker_closes_and_then_for_longer():
+    world = a_world(a_waiting_job())
+    world.verdict = lambda _: ClaimFailure.CAPACITY
+    world.settle()
+
+    assert world.claims == []
+    assert told(world.job("gang"))[0] == "ProviderFailing"
+    world.wait(SETTINGS.capacity_backoff.total_seconds() + 1)
+    world.settle()
+    offering = world.snapshot.node_pools["cloud"].status.offerings[0]
+    assert offering.failures == 2
+    assert offering.blocked_until == world.now + 2 * SETTINGS.capacity_backoff
+
+
+def test_node_without_gpus_is_given_up():
+    world = a_world(a_waiting_job())
+    world.settle()
+    world.boot(gpus=0)
+    world.settle()
+    world.wait(SETTINGS.gpus_within.total_seconds() + 1)
+    world.settle()
+
+    assert world.claims == []
+    assert world.machines == {}
+    assert world.snapshot.node_pools["cloud"].status.offerings[0].reason == "GpuMissing"
+
+
+def test_node_that_never_joins_is_given_up():
+    world = a_world(a_waiting_job())
+    world.settle()
+    world.wait(SETTINGS.ready_within.total_seconds())
+    world.settle()
+
+    assert world.claims == []
+    assert world.snapshot.node_pools["cloud"].status.offerings[0].reason == "Timeout"
+
+
+def test_nodes_that_are_smaller_than_promised_are_taken_back_once():
+    world = a_world(a_waiting_job(resources={"requests": {"cpu": "200"}}), pools=[a_cloud(nodeShape={"cpu": 256})])
+    world.settle()
+    world.boot()  # with 96 CPUs
+    world.settle()
+    world.wait(SETTINGS.unfit_after.total_seconds() + 1)
+    world.settle()
+
+    assert world.claims == []
+    assert world.snapshot.node_pools["cloud"].status.offerings[0].reason == "Unfit"
+
+
+def test_machine_that_vanished_at_the_provider_closes_its_claim():
+    world = a_world(a_waiting_job())
+    world.settle()
+    world.boot()
+    world.settle()
+    world.machines.clear()
+    world.wait(60)
+
+    world.settle()
+
+    assert not any(claim.status.provider_id in ("m-claim-1", "m-claim-2") for claim in world.claims)
+
+
+def test_machine_without_a_claim_is_given_back_and_not_at_once():
+    world = a_world()
+    world.machines["stray"] = Instance("stray", "nobody", launched_at=NOW)
+    world.wait(1)
+
+    assert not any(isinstance(action, TerminateOrphan) for action in world.step())
+    world.wait(SETTINGS.orphan_after.total_seconds())
+    world.settle()
+    assert world.machines == {}
+
+
+def test_machine_with_work_on_it_is_never_taken_for_an_orphan():
+    node = a_node("n1", provider_id="stray")
+    world = a_world()
+    world.snapshot = replace(world.snapshot, nodes={"n1": node}, tenants={"n1": ("team-a/pod",)})
+    world.machines["stray"] = Instance("stray", "nobody", launched_at=NOW)
+    world.wait(3600)
+
+    assert not any(isinstance(action, TerminateOrphan) for action in world.step())
+
+
+def test_second_machine_of_a_claim_is_given_back_and_the_first_stays():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    world.machines["dup"] = Instance("dup", "claim-1", launched_at=NOW)
+    world.wait(SETTINGS.orphan_after.total_seconds() + 1)
+
+    world.settle()
+
+    assert set(world.machines) == {"m-claim-1"}
+
+
+def test_answer_that_was_lost_with_the_operator_is_found_again():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.step()
+    world.step()
+    machines = dict(world.machines)
+    world.snapshot = replace(world.snapshot, answers={})  # killed between the provider's answer and our write
+
+    world.settle()
+
+    assert world.machines == machines
+    assert [claim.status.provider_id for claim in world.claims] == list(machines)
+
+
+def test_half_written_purchase_is_completed_with_the_same_names():
+    world = a_world(a_waiting_job())
+    claims = created(world.plan())
+    for claim in claims[:2]:
+        world.carry_out(claim)
+
+    world.settle()
+
+    assert {claim.name for claim in world.claims} == {claim.name for claim in claims}

@@ -1,0 +1,137 @@
+"""When bought nodes go: empty ones alone, after another look, and each second is billed."""
+
+from dataclasses import replace
+
+from builders import a_gang
+from kit.provisioning import SETTINGS, a_waiting_job, a_world
+from stokehold.api.conditions import find_condition
+from stokehold.model.actions import DeleteClaim
+
+
+def test_idle_node_is_closed_looked_at_again_and_given_back():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    world.boot()
+    world.settle()
+    world.snapshot = replace(world.snapshot, jobs={})
+    world.settle()
+    assert len(world.claims) == 1, "its scaleDown.delay has not passed"
+
+    world.wait(301)
+    world.step()
+    assert [node.unschedulable for node in world.snapshot.nodes.values()] == [True]
+    assert not any(claim.deleting for claim in world.claims)
+    world.wait(SETTINGS.settle.total_seconds() + 1)
+    world.settle()
+
+    assert world.claims == []
+    assert world.machines == {}
+    assert world.snapshot.nodes == {}
+
+
+def test_pod_that_was_on_its_way_keeps_the_node():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    world.boot()
+    world.settle()
+    world.snapshot = replace(world.snapshot, jobs={})
+    world.wait(301)
+    world.step()
+    (node,) = world.snapshot.nodes
+    world.snapshot = replace(world.snapshot, tenants={node: ("team-b/stranger",)})
+    world.wait(60)
+
+    world.settle()
+
+    assert [claim.status.phase for claim in world.claims] == ["Ready"]
+    assert not world.snapshot.nodes[node].unschedulable
+
+
+def test_claim_whose_pool_is_gone_says_so_and_goes_on_when_it_is_back():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    pools = world.snapshot.node_pools
+    world.snapshot = replace(world.snapshot, node_pools={}, jobs={})
+    (claim,) = world.claims
+    world.carry_out(DeleteClaim(claim, "somebody deleted it"))
+
+    world.settle()
+
+    (claim,) = world.claims
+    assert find_condition(claim.status.conditions, "Stranded") is not None
+    assert len(world.machines) == 1
+    world.snapshot = replace(world.snapshot, node_pools=pools)
+    world.settle()
+    assert world.claims == []
+    assert world.machines == {}
+
+
+def test_claim_in_a_phase_of_another_version_can_still_be_given_back():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    (claim,) = world.claims
+    status = claim.status.model_copy(update={"phase": "Hibernating"})
+    world.snapshot = replace(world.snapshot, claims={claim.name: replace(claim, status=status)}, jobs={})
+    world.carry_out(DeleteClaim(world.claims[0], "somebody deleted it"))
+
+    world.settle()
+
+    assert world.claims == []
+    assert world.machines == {}
+
+
+def test_claim_expires_even_under_load_and_its_pods_have_a_while():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    world.boot()
+    world.settle()
+    (node,) = world.snapshot.nodes
+    world.snapshot = replace(world.snapshot, jobs={}, tenants={node: ("team-a/gang-1-0",)})
+    world.wait(SETTINGS.expire_after.total_seconds())
+    world.settle()
+    assert world.claims[0].deleting
+    assert world.snapshot.nodes[node].unschedulable
+    assert len(world.machines) == 1
+
+    world.wait(SETTINGS.drain_within.total_seconds())
+    world.settle()
+
+    assert world.machines == {}
+
+
+def test_claim_is_billed_by_the_second_for_booting_idle_and_busy():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    world.wait(100)
+    world.boot()
+    world.settle()
+    world.wait(50)
+    (node,) = world.snapshot.nodes
+    world.snapshot = replace(world.snapshot, tenants={node: ("team-a/gang-1-0",)})
+    world.settle()
+    world.wait(200)
+    world.snapshot = replace(world.snapshot, tenants={})
+    world.settle()
+
+    (claim,) = world.claims
+    paid = claim.status.paid
+    assert paid is not None
+    assert (paid.booting_seconds, paid.idle_seconds, paid.busy_seconds) == (100, 50, 200)
+    assert str(claim.status.cost) == "3.1111"  # 350 s of 8 GPUs at 4 USD
+
+
+def test_nodes_of_a_gang_that_is_only_half_created_are_kept():
+    job = a_waiting_job(numNodes=2)
+    world = a_world(job)
+    world.settle()
+    world.boot()
+    world.settle()
+    names = tuple(sorted(world.snapshot.nodes))
+    lead = a_gang(job, nodes=names)[:1]
+    world.snapshot = replace(world.snapshot, jobs={job.key: replace(world.job("gang"), pods=lead)})
+    world.snapshot = replace(world.snapshot, tenants={names[0]: ("team-a/gang-1-0",)})
+
+    world.wait(4000)
+    world.settle()
+
+    assert [(claim.status.phase, claim.deleting) for claim in world.claims] == [("Ready", False), ("Ready", False)]
