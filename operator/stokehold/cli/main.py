@@ -49,7 +49,11 @@ def main() -> None:
 @main.command()
 @KUBECONFIG
 @click.option("--namespace", default="stokehold-system", show_default=True, help="Where the Lease lies.")
-@click.option("--identity", default=lambda: f"{socket.gethostname()}-{os.getpid()}", help="This process's name; two of one name would both lead.")
+@click.option(
+    "--identity",
+    default=lambda: f"{socket.gethostname()}-{os.getpid()}",
+    help="This process's name; two of one name would both lead.",
+)
 @click.option("--kube-api-qps", "api_qps", default=200.0, show_default=True, help="Requests a second, at most.")
 @click.option("--kube-api-burst", "api_burst", default=400, show_default=True, help="Requests that may go at once.")
 @click.option("--bind-timeout", default="60s", show_default=True, help="Then a gang that is not bound is taken back.")
