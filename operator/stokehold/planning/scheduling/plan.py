@@ -197,13 +197,17 @@ def _report_running(going: list[Standing], snapshot: Snapshot, settings: Schedul
     """Running is told when all workers run; a gang that takes long to start is told to be starting."""
     now = snapshot.taken_at
     whole = [(s.job, s.attempt) for s in going if s.attempt.pods and not s.attempt.missing]
-    slow = settings.start_interval(sum(not _all_run(attempt) for _, attempt in whole))
-    for job, attempt in whole:
-        if _all_run(attempt):
-            told = job.status.phase == api.RUNNING and job.status.observed_generation == job.generation
-            if not told and not _may_end_at_once(job, attempt, snapshot, settings):
-                yield WriteStatus(job, reporting.started(job, attempt, now), _admitted_note(job, attempt))
-        elif _starts_slowly(attempt, snapshot, slow) and job.status.phase != api.STARTING:
+    running = [(job, attempt) for job, attempt in whole if _all_run(attempt)]
+    starting = [(job, attempt) for job, attempt in whole if not _all_run(attempt)]
+    # A job of seconds that nobody was told of yet goes straight to its end: one write less of ten.
+    early = settings.running_interval(sum(not job.status.phase for job, _ in running))
+    for job, attempt in running:
+        told = job.status.phase == api.RUNNING and job.status.observed_generation == job.generation
+        if not told and (job.status.phase or _runs_for(attempt, snapshot) >= early):
+            yield WriteStatus(job, reporting.started(job, attempt, now), _admitted_note(job, attempt))
+    slow = settings.start_interval(len(starting))
+    for job, attempt in starting:
+        if _starts_slowly(attempt, snapshot, slow) and job.status.phase != api.STARTING:
             yield WriteStatus(job, reporting.starting(job, attempt, now))
 
 
@@ -328,12 +332,10 @@ def _all_run(attempt: Attempt) -> bool:
     return all(pod.phase in ("Running", "Succeeded") for pod in attempt.pods)
 
 
-def _may_end_at_once(job: Job, attempt: Attempt, snapshot: Snapshot, settings: SchedulingSettings) -> bool:
-    """A job of seconds that nobody was told of yet goes straight to its end: one write less of ten."""
+def _runs_for(attempt: Attempt, snapshot: Snapshot) -> timedelta:
+    """Since its last worker started; a worker that ended before it was seen has told no start."""
     started = attempt.started_at
-    if job.status.phase or started is None:
-        return False
-    return snapshot.taken_at - started < settings.first_running_after
+    return snapshot.taken_at - started if started is not None else timedelta.max
 
 
 def _starts_slowly(attempt: Attempt, snapshot: Snapshot, slow: timedelta) -> bool:

@@ -40,3 +40,7 @@ class SchedulingSettings:
     def start_interval(self, starting: int) -> timedelta:
         """`slow_start`, stretched so that a swarm of jobs that start costs at most ten such writes a second."""
         return max(self.slow_start, timedelta(seconds=starting / 10))
+
+    def running_interval(self, untold: int) -> timedelta:
+        """`first_running_after`, stretched likewise for a swarm of jobs that have just started."""
+        return max(self.first_running_after, timedelta(seconds=untold / 10))
