@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from datetime import timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,8 +34,7 @@ def a_worker(job: Job, index: int, phase: str, attempt: int = 1, size: int = 1, 
         worker=worker,
         tracked=True,
         created_at=NOW,
-        started_at=NOW,
-        **fields,  # type: ignore[arg-type]
+        **{"started_at": NOW, **fields},  # type: ignore[arg-type]
     )
 
 
@@ -108,6 +108,22 @@ def test_failure_beyond_the_last_restart_is_final():
 
     assert actions[0].proof.outcome == "Failed"
     assert "exit code 3" in actions[0].proof.message
+
+
+def test_running_is_told_soon_of_one_job_and_later_of_a_swarm():
+    """Each write costs the API server as much as a pod, and a job of seconds is over before anybody reads it."""
+
+    def told(swarm: int, seconds: float, phase: str = "") -> int:
+        made = [a_job(f"j{i}", status={"phase": phase} if phase else {}) for i in range(swarm)]
+        began = NOW - timedelta(seconds=seconds)
+        running = [replace(job, pods=(a_worker(job, 0, "Running", started_at=began),)) for job in made]
+        return sum(action.status["phase"] == "Running" for action in plan(a_snapshot([a_node()], running)))
+
+    assert told(swarm=1, seconds=2) == 1
+    assert told(swarm=1, seconds=1) == 0
+    assert told(swarm=60, seconds=5) == 0
+    assert told(swarm=60, seconds=6) == 60
+    assert told(swarm=60, seconds=0, phase="Pending") == 60, "who was told to wait is told at once"
 
 
 jobs = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9), st.integers(1, 600)), max_size=12)
