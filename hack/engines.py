@@ -1,8 +1,8 @@
 """Inference engines that are only their metrics: one HTTP server that speaks as every replica of a pool.
 
 Simulated pods have no address, so the operator is told to ask here (`address`, for --scrape-via). Clients that always
-have one request under way are spread evenly over the replicas that were asked lately; a replica works on as many at
-once as it has places, the others wait. The text is vLLM's; it is written by hand, for a library would rewrite names.
+have one request under way are spread evenly over the replicas that were asked lately, a new one among them after a
+moment; a replica works on as many at once as it has places, the others wait. The text is vLLM's; it is written by hand, for a library would rewrite names.
 """
 
 import threading
@@ -12,6 +12,8 @@ from typing import Self
 
 SERVICE_SECONDS = 2.0
 FORGET_AFTER_SECONDS = 6.0
+JOIN_AFTER_SECONDS = 0.5
+"""Until then no client has found a new replica: in one round of questions no client is counted twice."""
 
 
 class Engines:
@@ -25,6 +27,7 @@ class Engines:
         self.separator = ":"
         """What stands in the names: a colon, or an underscore as newer clients write it."""
         self._asked: dict[str, float] = {}
+        self._born: dict[str, float] = {}
         self._counters: dict[str, tuple[float, float, float]] = {}
         self._lock = threading.Lock()
         engines = self
@@ -70,7 +73,9 @@ class Engines:
             since = now - self._asked.get(path, now)
             self._asked[path] = now
             self._asked = {p: at for p, at in self._asked.items() if now - at < FORGET_AFTER_SECONDS}
-            share = self.clients / len(self._asked)
+            self._born = {p: self._born.get(p, now) for p in self._asked}
+            known = [p for p, born in self._born.items() if now - born >= JOIN_AFTER_SECONDS] or list(self._born)
+            share = self.clients / len(known) if path in known else 0.0
             running = min(float(self.places), share)
             waits = share - running
             finished, worked, queued = self._counters.get(path, (0.0, 0.0, 0.0))
