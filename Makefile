@@ -27,9 +27,9 @@ binaries: setup ## Build the control plane's binaries into the cache (a no-op th
 demo: binaries ## Set all up, run the whole story on a local cluster and check it (KEEP=1 leaves it running)
 	$(RUN)/python -m hack.demo
 
-test: binaries ## Run every test, the real control plane included
+test: binaries ## Run every test, the real control plane included (WORKERS=1 runs one file at a time)
 	$(RUN)/python -m hack.binaries prometheus
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder
 
 unit: setup ## Run the tests that need no cluster (seconds)
 	$(RUN)/python -m pytest -m "not cluster"

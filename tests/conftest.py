@@ -15,6 +15,11 @@ settings.load_profile("stokehold")
 CLUSTERS = Path(__file__).parent.parent / "hack" / "clusters"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no worker is left alone with them at the end."""
+    items.sort(key=lambda item: ("crash" not in item.keywords, "cluster" not in item.keywords))
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[LocalCluster]:
     """A running cluster of 4 H100 and 2 A100 nodes with the chart installed; shared, so clean up after yourself."""
