@@ -2,7 +2,8 @@
 
 Simulated pods have no address, so the operator is told to ask here (`address`, for --scrape-via). Clients that always
 have one request under way are spread evenly over the replicas that were asked lately, a new one among them after a
-moment; a replica works on as many at once as it has places, the others wait. The text is vLLM's; it is written by hand, for a library would rewrite names.
+moment; a replica works on as many at once as it has places, the others wait. The text is vLLM's; it is written by
+hand, for a library would rewrite names.
 """
 
 import threading
