@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from stokehold.api.v1alpha1.dev_workspace import DevWorkspaceSpec, DevWorkspaceStatus
 from stokehold.api.v1alpha1.gpu_node import GPUNodeStatus
-from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaimSpec, GPUNodeClaimStatus
+from stokehold.api.v1alpha1.gpu_node_claim import Beneficiary, GPUNodeClaimSpec, GPUNodeClaimStatus
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec, GPUNodePoolStatus
 from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec
 from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec, InferencePoolStatus
@@ -285,6 +285,11 @@ class Claim(OwnObject):
     status: GPUNodeClaimStatus
     finalizers: tuple[str, ...] = ()
     deleting_since: datetime | None = None
+
+    @property
+    def work(self) -> Beneficiary | None:
+        """What the node is for: what it was bought for, unless other work has taken it over since."""
+        return self.status.reused_for or self.spec.for_work
 
 
 @dataclass(frozen=True, slots=True)

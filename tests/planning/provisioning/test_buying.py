@@ -6,7 +6,9 @@ import pytest
 
 from builders import H100, a_node, a_pool, a_snapshot
 from kit.provisioning import World, a_cloud, a_waiting_job, a_world, created, told
-from stokehold.model.actions import AdmitJob
+from stokehold.model.actions import AdmitJob, CreateClaim
+from stokehold.model.reasons import ClaimFailure
+from stokehold.model.snapshot import Job
 from stokehold.planning.placement.pools import resolve_pools
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -153,3 +155,71 @@ def test_the_cheaper_pool_of_equals_is_bought_from():
     world = a_world(a_waiting_job(), pools=[dear, cheap])
 
     assert {claim.spec.pool_name for claim in created(world.step())} == {"zcheap"}
+
+
+def a_warm_world(*jobs: Job, most: int = 4, **spec: object) -> World:
+    """A pool whose one warm node is ready before anybody comes."""
+    world = a_world(pools=[a_cloud(keepWarm=1, limits={"maxNodes": most}, zones=["z1"], **spec)])
+    world.settle()
+    world.boot()
+    world.settle()
+    world.snapshot = replace(world.snapshot, jobs={job.key: job for job in jobs})
+    return world
+
+
+def test_spare_node_is_taken_over_and_only_the_others_are_bought():
+    world = a_warm_world(a_waiting_job())
+
+    assert len(created(world.step())) == 3
+    world.settle()
+    world.boot()
+    world.settle()
+
+    assert {claim.work.name for claim in world.claims if claim.work} == {"gang"}
+    (admitted,) = (a for a in plan_scheduling(world.snapshot, SchedulingSettings()) if isinstance(a, AdmitJob))
+    assert set(admitted.placement.nodes) == {"cloud-warm-1", *(c.name for c in world.claims)}
+    assert world.most_claims["cloud"] == 4, "a node that is kept warm must not keep a gang below the limit for ever"
+
+
+def test_one_spare_node_is_taken_over_by_one_gang():
+    gangs = [a_waiting_job(f"g{i}", numNodes=2) for i in range(2)]
+    world = a_warm_world(*gangs)
+
+    assert len(created(world.step())) == 3
+    world.settle()
+
+    assert sorted(c.work.name for c in world.claims if c.work) == ["g0", "g0", "g1", "g1"]
+
+
+def test_spare_node_that_others_took_first_is_bought_after_all():
+    world = a_warm_world(a_waiting_job(), most=8)
+    world.step()
+    world.snapshot = replace(world.snapshot, tenants={"cloud-warm-1": ("team-b/stranger",)})
+
+    world.settle()
+
+    ours = {claim.name for claim in world.claims if claim.work and claim.work.name == "gang"}
+    assert len(ours) == 4
+    assert "cloud-warm-1" not in ours
+
+
+def test_spare_node_survives_the_failure_of_those_that_were_bought_beside_it():
+    world = a_warm_world(a_waiting_job())
+    world.verdict = lambda _: ClaimFailure.CAPACITY
+
+    for _ in range(8):
+        world.step()
+
+    (warm,) = (claim for claim in world.claims if claim.name == "cloud-warm-1")
+    assert not warm.deleting
+    assert warm.status.phase == "Ready"
+    assert warm.work is None
+
+
+def test_purchase_that_its_operator_did_not_live_to_complete_asks_for_what_lacks():
+    world = a_warm_world(a_waiting_job())
+    for action in [a for a in world.plan() if not isinstance(a, CreateClaim)]:
+        world.carry_out(action)
+
+    assert len(created(world.step())) == 3
+    assert {claim.work.nodes for claim in world.claims if claim.work} == {4}

@@ -138,6 +138,8 @@ class GPUNodeClaimStatus(Part):
     """When the provider stopped charging."""
     last_failure: ClaimFailure | None = None
     """Why the node could not be had."""
+    reused_for: Beneficiary | None = None
+    """The work that it was kept for last, when it was bought for other work or kept warm."""
     paid: PaidTime | None = None
     """For what the node was paid."""
     cost: Amount | None = None

@@ -1,4 +1,4 @@
-"""Nodes that are bought for one gang: they are its own until it runs, and it starts on all of them or on none."""
+"""Nodes that are bought for one gang, with spare ones that it takes over: its own until it runs, on all or on none."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from stokehold.model.snapshot import Claim, Job, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Purchase:
-    """The claims of one attempt of one job, by name; `size` were asked for together."""
+    """The claims of one attempt of one job, by name; `size` belong together."""
 
     job: Job
     attempt: int
@@ -28,6 +28,11 @@ class Purchase:
     def zone(self) -> str:
         """The zone that all nodes are asked in; empty when the provider chooses."""
         return self.claims[0].spec.zone or ""
+
+    @property
+    def bought(self) -> int:
+        """How many of the nodes are asked for anew; the others were spare."""
+        return self.size - sum(claim.status.reused_for is not None for claim in self.claims)
 
     @property
     def ready(self) -> int:
@@ -46,8 +51,9 @@ class Purchase:
 
     @property
     def ready_by(self) -> datetime:
-        """When they are given up if they are not ready."""
-        return max(claim.created_at + claim.spec.ready_within.to_timedelta() for claim in self.claims)
+        """When those that were asked for are given up if they are not ready."""
+        asked = [claim for claim in self.claims if claim.status.reused_for is None] or self.claims
+        return max(claim.created_at + claim.spec.ready_within.to_timedelta() for claim in asked)
 
 
 def attempt_of(job: Job) -> int:
@@ -70,7 +76,7 @@ def all_purchases(snapshot: Snapshot) -> tuple[Purchase, ...]:
     jobs = {job.uid: job for job in snapshot.jobs.values()} if snapshot.claims else {}
     groups: dict[tuple[str, int], list[Claim]] = {}
     for _, claim in sorted(snapshot.claims.items()):
-        work = claim.spec.for_work
+        work = claim.work
         if work is not None and work.uid in jobs:
             groups.setdefault((work.uid, work.attempt), []).append(claim)
     return tuple(
@@ -107,4 +113,4 @@ def demand_of(job: Job, purchases: Mapping[str, Purchase]) -> Demand:
 
 
 def _size(claim: Claim) -> int:
-    return claim.spec.for_work.nodes if claim.spec.for_work else 1
+    return claim.work.nodes if claim.work else 1

@@ -1,13 +1,13 @@
 """What could be bought for a gang: hard filters first, then the job's wishes, then the price."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from math import ceil
 
 from stokehold.model.demand import Demand
 from stokehold.model.reasons import Burst
-from stokehold.model.snapshot import NodePool
+from stokehold.model.snapshot import Claim, NodePool
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.place import Shortfall, place_gang
 from stokehold.planning.placement.pools import Pool
@@ -24,7 +24,14 @@ class Offer:
     pool: NodePool
     zone: str
     nodes: int
+    reused: tuple[Claim, ...]
+    """Those of them that are there already, empty."""
     ledger: Ledger
+
+    @property
+    def bought(self) -> int:
+        """Those that must be asked for."""
+        return self.nodes - len(self.reused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,7 @@ class Market:
             name: (pool.spec.limits.max_nodes if pool.spec.limits else 0) - len(world.claims_of(name))
             for name, pool in self._declared.items()
         }
+        self._reused: set[str] = set()
         self._best: dict[Demand, Offer | Refused] = {}
         self._demands = {job.demand for job in world.snapshot.jobs.values()}
 
@@ -63,9 +71,10 @@ class Market:
         """Whether nothing can be bought whatever happens."""
         return not self._pools
 
-    def take(self, pool: str, nodes: int) -> None:
-        """So many more of the pool's nodes are spoken for."""
+    def take(self, pool: str, nodes: int, reused: Iterable[Claim] = ()) -> None:
+        """So many more of the pool's nodes are spoken for, and these that are there already."""
         self.headroom[pool] -= nodes
+        self._reused |= {claim.name for claim in reused}
         self._best.clear()
 
     def best(self, demand: Demand) -> Offer | Refused:
@@ -116,11 +125,11 @@ class Market:
         if fitting is None:
             message = f"the job does not fit on nodes of {where}: {demand.gpus} GPUs a worker, nodes have "
             return Refused(Burst.TOO_LARGE, f"{message}{pool.spec.gpus_per_node}; see nodeShape and spec.topology")
-        if fitting.nodes > self.headroom[name]:
+        if fitting.bought > self.headroom[name]:
             fitting = self._fit(pool, zone, demand, demand.min_count) or fitting
-        if fitting.nodes > self.headroom[name]:
+        if fitting.bought > self.headroom[name]:
             most = pool.spec.limits.max_nodes if pool.spec.limits else 0
-            message = f"{fitting.nodes} nodes are needed, more than the {most} of pool {name} leave room for"
+            message = f"{fitting.bought} nodes are needed, more than the {most} of pool {name} leave room for"
             return Refused(Burst.LIMIT_REACHED, message)
         if block := breaker.blocking(pool, zone, self.world.claims_of(name), self.world.now):
             until = f"; asked again at {block.blocked_until:%H:%M:%S} UTC" if block.blocked_until else ""
@@ -128,16 +137,19 @@ class Market:
         return fitting
 
     def _fit(self, pool: NodePool, zone: str, demand: Demand, workers: int) -> Offer | None:
-        """The fewest nodes that hold so many workers."""
+        """The fewest nodes that hold so many workers, first those that are there and empty."""
         wanted = _sized(demand, workers)
         one = ledger_of([imagined_node("0", pool, zone)], self._pools[pool.name], self.world.snapshot, (wanted,))
         slots = int(one.shape(one.pools[pool.name], wanted).slots.sum())
         if not slots:
             return None
         count = ceil(workers / slots)
-        nodes = [imagined_node(str(i), pool, zone) for i in range(count)]
+        spare = [claim for claim in self.world.spare_nodes(pool.name, zone) if claim.name not in self._reused]
+        reused = tuple(spare[:count])
+        nodes = [self.world.nodes[claim.name] for claim in reused]
+        nodes += (imagined_node(str(i), pool, zone) for i in range(count - len(reused)))
         ledger = ledger_of(nodes, self._pools[pool.name], self.world.snapshot, {wanted, *self._demands})
-        return None if isinstance(place_gang(ledger, wanted), Shortfall) else Offer(pool, zone, count, ledger)
+        return None if isinstance(place_gang(ledger, wanted), Shortfall) else Offer(pool, zone, count, reused, ledger)
 
 
 def _sized(demand: Demand, workers: int) -> Demand:

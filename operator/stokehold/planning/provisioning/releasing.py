@@ -37,7 +37,11 @@ def roll_back(world: World) -> Iterator[Action]:
             continue
         first = next((c for c in purchase.claims if c.status.phase == api.FAILED), purchase.claims[0])
         for claim in purchase.claims:
-            if claim.name not in doomed and not claim.deleting and claim.status.phase != api.FAILED:
+            if claim.name in doomed or claim.deleting or claim.status.phase == api.FAILED:
+                continue
+            if claim.status.reused_for is not None:
+                yield reporting.reused(claim, None, world.now)
+            else:
                 yield DeleteClaim(claim, f"another node of the same gang failed: {first.name}, {_failure(first)}")
 
 

@@ -73,6 +73,11 @@ def ready(claim: Claim, node: Node, now: datetime) -> WriteStatus:
     return WriteStatus(claim, render(claim, update, now))
 
 
+def reused(claim: Claim, work: api.Beneficiary | None, now: datetime) -> WriteStatus:
+    """The spare node is kept for other work than it was bought for, or, without `work`, no longer is."""
+    return WriteStatus(claim, render(claim, {"reused_for": work}, now))
+
+
 def busy(claim: Claim, holder: str, now: datetime) -> WriteStatus:
     """Somebody is on it, by NAMESPACE/NAME of the pod: the idle time so far is added up."""
     news = _told(claim, now, (conditions.IDLE, False, "InUse", f"{holder} is on it"))

@@ -1,6 +1,6 @@
 """Which waiting gangs are short of nodes, in their order, and what is bought for them: all of it or nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import islice
@@ -103,10 +103,13 @@ def _buy_for(short: list[Job], plenty: Plenty, market: Market, world: World) -> 
             yield from _tell(job, offer.reason, offer.message, world)
             continue
         bought += 1
-        market.take(offer.pool.name, offer.nodes)
+        market.take(offer.pool.name, offer.bought, offer.reused)
         plenty.bought.append(offer.ledger)
-        for index in range(offer.nodes):
-            yield CreateClaim(claim_name(job, attempt_of(job), index), _spec(job, offer, world))
+        work = _beneficiary(job, attempt_of(job), offer.nodes)
+        for claim in offer.reused:
+            yield reporting.reused(claim, work, world.now)
+        for index in range(offer.bought):
+            yield CreateClaim(claim_name(job, work.attempt, index), _spec(job, work, offer.pool, offer.zone, world))
 
 
 def _uncovered(short: list[Job], plenty: Plenty, enough_gpus: int) -> tuple[list[Job], int]:
@@ -130,17 +133,27 @@ def _not_due(world: World) -> Refused:
 
 
 def _complete(world: World, market: Market) -> Iterator[Action]:
-    """Claims that somebody did not live to create: the others say what they would have said."""
+    """Claims that somebody did not live to create, or in whose place a spare node stood that others have taken."""
     for _, purchase in sorted(world.standing.items()):
         present = {claim.name for claim in purchase.claims}
         lacks = purchase.size - len(present)
-        if lacks <= 0 or purchase.is_failing or market.headroom.get(purchase.pool, 0) < lacks:
-            continue
-        market.take(purchase.pool, lacks)
-        for index in range(purchase.size):
-            name = claim_name(purchase.job, purchase.attempt, index)
-            if name not in present:
-                yield CreateClaim(name, purchase.claims[0].spec)
+        reused = [claim for claim in purchase.claims if claim.status.reused_for is not None]
+        if lacks <= 0 or purchase.is_failing:
+            yield from _let_go(world, (claim for claim in reused if world.tenants(world.nodes.get(claim.name))))
+        elif market.headroom.get(purchase.pool, 0) < lacks:
+            yield from _let_go(world, reused)
+        else:
+            market.take(purchase.pool, lacks)
+            work = _beneficiary(purchase.job, purchase.attempt, purchase.size)
+            spec = _spec(purchase.job, work, world.snapshot.node_pools[purchase.pool], purchase.zone, world)
+            names = (claim_name(purchase.job, purchase.attempt, index) for index in range(purchase.size))
+            for name in islice((name for name in names if name not in present), lacks):
+                yield CreateClaim(name, spec)
+
+
+def _let_go(world: World, reused: Iterable[Claim]) -> Iterator[WriteStatus]:
+    for claim in reused:
+        yield reporting.reused(claim, None, world.now)
 
 
 def _plenty(world: World, pools: tuple[Pool, ...]) -> Plenty:
@@ -243,10 +256,10 @@ def _tell(job: Job, reason: Burst, message: str, world: World) -> Iterator[Write
         yield told
 
 
-def _spec(job: Job, offer: Offer, world: World) -> api.GPUNodeClaimSpec:
-    work = api.Beneficiary(
-        namespace=job.namespace, name=job.name, uid=job.uid, attempt=attempt_of(job), nodes=offer.nodes
-    )
-    return _node_spec(offer.pool, offer.zone, world).model_copy(
-        update={"for_work": work, "queue_name": job.spec.queue_name}
-    )
+def _beneficiary(job: Job, attempt: int, nodes: int) -> api.Beneficiary:
+    return api.Beneficiary(namespace=job.namespace, name=job.name, uid=job.uid, attempt=attempt, nodes=nodes)
+
+
+def _spec(job: Job, work: api.Beneficiary, pool: NodePool, zone: str, world: World) -> api.GPUNodeClaimSpec:
+    update = {"for_work": work, "queue_name": job.spec.queue_name}
+    return _node_spec(pool, zone, world).model_copy(update=update)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from stokehold.api.names import CLAIM_LABEL
-from stokehold.api.v1alpha1.gpu_node_claim import DRAINING, FAILED, RELEASED
+from stokehold.api.v1alpha1.gpu_node_claim import DRAINING, FAILED, READY, RELEASED
 from stokehold.model.snapshot import Claim, Job, Node, NodePool, Snapshot
 from stokehold.planning.placement.purchases import Purchase, all_purchases, attempt_of, standing_purchases
 from stokehold.planning.provisioning.settings import ProvisioningSettings
@@ -28,6 +28,8 @@ class World:
     held: frozenset[tuple[str, int]] = frozenset()
     """Uid and attempt of the gangs whose nodes are kept for them."""
     by_pool: dict[str, list[Claim]] = field(default_factory=dict)
+    touched: frozenset[str] = frozenset()
+    """Claims about which this plan has decided something: one write each, so nothing else is built on them in it."""
 
     @property
     def now(self) -> datetime:
@@ -55,7 +57,7 @@ class World:
 
     def is_held(self, claim: Claim) -> bool:
         """Whether a gang still waits for this node and its siblings, or is only just being started on them."""
-        work = claim.spec.for_work
+        work = claim.work
         return work is not None and (work.uid, work.attempt) in self.held
 
     def is_spare(self, claim: Claim) -> bool:
@@ -63,6 +65,20 @@ class World:
         if claim.deleting or self.is_held(claim) or claim.status.phase in (FAILED, RELEASED, DRAINING):
             return False
         return not self.tenants(self.nodes.get(claim.name))
+
+    def spare_nodes(self, pool: str, zone: str) -> tuple[Claim, ...]:
+        """Claims of a pool and zone with a node that is ready, open and empty: what a purchase need not buy."""
+        return tuple(
+            claim
+            for claim in self.claims_of(pool)
+            if claim.name not in self.touched
+            and claim.status.phase == READY
+            and (claim.spec.zone or "") == zone
+            and self.is_spare(claim)
+            and (node := self.nodes.get(claim.name)) is not None
+            and node.ready
+            and not node.unschedulable
+        )
 
 
 def look_at(snapshot: Snapshot, settings: ProvisioningSettings) -> World:

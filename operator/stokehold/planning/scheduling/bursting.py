@@ -24,12 +24,14 @@ def with_burst(job: Job, why: Explanation, purchases: Mapping[str, Purchase]) ->
 
 def _provisioning(purchase: Purchase) -> Explanation:
     zone = f" in zone {purchase.zone}" if purchase.zone else ""
-    count = "1 node" if purchase.size == 1 else f"{purchase.size} nodes"
-    verb = "is" if purchase.size == 1 else "are"
+    count = "1 node" if purchase.bought == 1 else f"{purchase.bought} nodes"
+    verb = "is" if purchase.bought == 1 else "are"
+    spare = purchase.size - purchase.bought
+    beside = f" beside {spare} that {'is' if spare == 1 else 'are'} spare" if spare else ""
     return Explanation(
         Waiting.PROVISIONING,
-        f"{count} of pool {purchase.pool}{zone} {verb} being bought for it, ready by {purchase.ready_by:%H:%M:%S} UTC "
-        "at the latest",
+        f"{count} of pool {purchase.pool}{zone} {verb} being bought for it{beside}, "
+        f"ready by {purchase.ready_by:%H:%M:%S} UTC at the latest",
         "Nothing to do: it starts when all of them are ready.",
         requested=purchase.size,
         available=purchase.ready,
