@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from builders import a_job, a_snapshot
 from kit.provisioning import KUBE_SYSTEM, SETTINGS, SHORT, World, a_cloud, a_waiting_job, a_world, created
-from stokehold.model.actions import CreateClaim
+from stokehold.model.actions import Action, CreateClaim, WriteStatus
 from stokehold.model.reasons import ClaimFailure
-from stokehold.model.snapshot import Snapshot
+from stokehold.model.snapshot import Claim, Snapshot
 from stokehold.planning.provisioning.plan import plan_provisioning
 
 GANGS = st.builds(
@@ -22,13 +22,14 @@ GANGS = st.builds(
     capacity=st.sampled_from([["spot"], ["on-demand"], ["spot", "on-demand"], []]),
 )
 CLOUDS = st.builds(
-    dict,
+    lambda **spec: {**spec, "keepWarm": min(spec["keepWarm"], spec["limits"]["maxNodes"])},
     gpuType=st.sampled_from(["h100", "a100"]),
     capacityClass=st.sampled_from(["spot", "on-demand"]),
     limits=st.builds(dict, maxNodes=st.integers(0, 8)),
     zones=st.sampled_from([[], ["z1"], ["z1", "z2"]]),
     dataClasses=st.sampled_from([[], ["public"], ["public", "internal"]]),
     gpusPerNode=st.sampled_from([4, 8]),
+    keepWarm=st.integers(0, 2),
 )
 
 
@@ -55,18 +56,32 @@ def _purchases(claims: list[CreateClaim]) -> dict[tuple[str, int], list[CreateCl
     return found
 
 
-def _check_rules(claims: list[CreateClaim], snapshot: Snapshot) -> None:
+def _taken_over(actions: list[Action]) -> dict[str, list[Claim]]:
+    """Spare nodes that the plan keeps for a job, by its uid."""
+    found: dict[str, list[Claim]] = defaultdict(list)
+    for action in actions:
+        if not isinstance(action, WriteStatus) or not isinstance(action.subject, Claim):
+            continue
+        work, before = action.status.get("reusedFor"), action.subject.status.reused_for
+        if work and (before is None or before.uid != work["uid"]):
+            found[work["uid"]].append(action.subject)
+    return found
+
+
+def _check_rules(actions: list[Action], snapshot: Snapshot) -> None:
     by_uid = {job.uid: job for job in snapshot.jobs.values()}
-    for (uid, _), bought in _purchases(claims).items():
+    reused = _taken_over(actions)
+    for (uid, _), bought in _purchases(created(actions)).items():
         job, spec = by_uid[uid], bought[0].spec
         pool = snapshot.node_pools[spec.pool_name]
         assert job.spec.data_class in pool.spec.data_classes
         assert not job.spec.gpu_types or pool.spec.gpu_type in job.spec.gpu_types
         assert not job.spec.capacity or pool.spec.capacity_class in job.spec.capacity
-        assert {claim.spec.for_work.nodes for claim in bought if claim.spec.for_work} == {len(bought)}
-        assert len({(claim.spec.pool_name, claim.spec.zone) for claim in bought}) == 1
+        nodes = [claim.spec for claim in (*bought, *reused[uid])]
+        assert {claim.spec.for_work.nodes for claim in bought if claim.spec.for_work} == {len(nodes)}
+        assert len({(node.pool_name, node.zone) for node in nodes}) == 1
         slots = (pool.spec.gpus_per_node or 0) // job.spec.gpus_per_node
-        assert len(bought) * slots >= job.spec.num_nodes
+        assert len(nodes) * slots >= job.spec.num_nodes
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -75,11 +90,15 @@ def test_histories_keep_limits_buy_whole_gangs_and_respect_data_classes(
     gangs: list[dict[str, object]], clouds: list[dict[str, object]], fate: int
 ):
     world = _random_world(gangs, clouds, fate)
+    late = world.snapshot.jobs
+    world.snapshot = replace(world.snapshot, jobs=dict(list(late.items())[::2]))
     for turn in range(14):
+        if turn == 8:  # when warm nodes are there
+            world.snapshot = replace(world.snapshot, jobs={**late, **world.snapshot.jobs})
         before = world.snapshot
         actions = world.plan()
         assert actions == list(plan_provisioning(before, SETTINGS)), "same snapshot, same plan"
-        _check_rules(created(actions), before)
+        _check_rules(actions, before)
         for action in actions:
             world.carry_out(action)
         if turn % 4 == 3:
