@@ -111,5 +111,5 @@ def wait_until(holds: Callable[[], object], within: float, seen: Callable[[], ob
     while time.monotonic() - began < within:
         if holds():
             return time.monotonic() - began
-        time.sleep(0.1)
+        time.sleep(min(0.5, 0.1 + (time.monotonic() - began) / 20))  # a look may cost a process
     raise AssertionError(f"did not hold within {within} s; seen last: {seen()}")

@@ -1,7 +1,7 @@
 """A live Prometheus scrapes a live operator and a live agent: panels and alerts have data when they should.
 
 Alerts are asked for by their own expression, without the time that it must hold. Two have their threshold lowered, for
-nobody can wait that long here (LOWERED); some need a fault that cannot be made here (UNPROVOKED): those are
+nobody can wait that long here (LOWERED); one needs a fault of our own that nobody can bring about (UNPROVOKED): it is
 evaluated by Prometheus without an error, and tested on series in tests/observability/alerts.
 """
 
@@ -14,13 +14,16 @@ from pathlib import Path
 import pytest
 import yaml
 from hack.cluster import LocalCluster
-from hack.installation import OperatorProcess
+from hack.fault_proxy import FaultProxy
+from hack.installation import NAMESPACE, SERVICE_ACCOUNT, OperatorProcess
 
 from agent.processes import AgentProcess, World
 from hack import binaries
 from kit.burst import Cloud
+from kit.desks import Desks, offer_volumes
 from kit.jobs import Team, training_job, wait_until
-from kit.nvml.driver import GPU_IS_LOST
+from kit.nvml.driver import GPU_IS_LOST, uuid_of
+from kit.pod_resources import with_gpus
 from kit.prometheus import Prometheus
 from observability.conftest import ALERTS
 
@@ -30,14 +33,7 @@ DASHBOARD = Path(__file__).parents[2] / "helm/stokehold/dashboards/overview.json
 INTERVAL = "20s"
 NODE = "h100-0"
 LOWERED = {"StokeholdGangWaitsLong": ("> 4 * 3600", "> 2"), "StokeholdWatchStale": ("> 120", "> 0.5")}
-# Orphans need a provider that lies, refused stops a fleet of workspaces.
-UNPROVOKED = {
-    "StokeholdCycleFails",
-    "StokeholdMassIdle",
-    "StokeholdOrphanMachines",
-    "StokeholdWorkspaceStopRefused",
-    "StokeholdWritesUnknown",
-}
+UNPROVOKED = {"StokeholdCycleFails"}
 RULES = [rule for path in ALERTS for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
 PROVOKED: set[str] = set()
 _numbers = itertools.count(1)
@@ -232,6 +228,70 @@ def test_a_provider_without_capacity_fires_for_its_pool(
         team.empty()
         cloud.delete()
         operator.stop()
+
+
+def test_a_provider_that_makes_two_machines_for_one_claim_fires_for_its_pool(
+    prometheus: Prometheus, start_operator: Callable[..., OperatorProcess], team: Team
+):
+    operator = start_operator("buying-twice", "--burst-age", "1s", "--orphan-after", "1s")
+    prometheus.scrape("operator", operator.port)
+    cloud = Cloud(team.cluster, f"cloud-{team.namespace}")
+    try:
+        cloud.declare(max_nodes=5, simulated={"duplicatePercent": 100})
+        wait_until(lambda: prometheus.ask(f'stokehold_orphan_machines_total{{pool="{cloud.name}"}}'), 30)
+        team.submit("gang", numNodes=5, gpusPerNode=8, gpuTypes=["h100"], dataClass="internal")
+
+        assert_fires(prometheus, "StokeholdOrphanMachines", within=60, pool=cloud.name)
+    finally:
+        team.empty()
+        cloud.delete()
+        operator.stop()
+
+
+def test_workspaces_that_all_turn_quiet_at_once_fire_and_are_refused_their_stop(
+    prometheus: Prometheus, operator: OperatorProcess, world: World, team: Team
+):
+    desks = Desks(team)
+    offer_volumes(team.cluster, 5)
+    names = [f"desk-{number}" for number in range(5)]
+    try:
+        for name in names:
+            desks.open(name, gpuTypes=["h100"])
+        for name in names:
+            desks.wait_phase(name, "Active", "Quiet")
+        pods = [pod for name in names for pod in desks.pods(name)]
+        (node,) = {pod["spec"]["nodeName"] for pod in pods}
+        names_of_pods = [pod["metadata"]["name"] for pod in pods]
+        world.nvml.count = len(pods)
+        world.kubelet.give(*(with_gpus(team.namespace, pod, uuid_of(index)) for index, pod in enumerate(names_of_pods)))
+        for pod in pods:
+            world.log_pod(team.namespace, pod["metadata"]["name"], pod["metadata"]["uid"])
+        world.start_agent("--kubeconfig", str(team.cluster.kubeconfig), "--node-name", node, "--heartbeat", "1s")
+
+        assert_fires(prometheus, "StokeholdMassIdle", within=60)
+        assert_fires(prometheus, "StokeholdWorkspaceStopRefused", reason="MassIdle")
+        assert {desks.phase(name) for name in names} == {"Quiet"}
+    finally:
+        desks.close()
+        team.cluster.kubectl("delete", "gpunodes", "--all", check=False)
+
+
+def test_writes_that_get_no_answer_fire(
+    cluster: LocalCluster, prometheus: Prometheus, start_operator: Callable[..., OperatorProcess], team: Team
+):
+    with FaultProxy.start(cluster, "unanswered") as proxy:
+        direct = cluster.kubeconfig_for_service_account(NAMESPACE, SERVICE_ACCOUNT)
+        operator = start_operator("unanswered", kubeconfig=proxy.kubeconfig(direct))
+        prometheus.scrape("operator", operator.port)
+        team.submit("ends", {"run-for": "1s"})
+        team.wait_phase("ends", "Succeeded")
+        fault = proxy.hold(lambda call: call.is_write and call.resource == "pods")
+        team.submit("starts")
+
+        assert_fires(prometheus, "StokeholdWritesUnknown", within=60)
+        proxy.end(fault)
+        team.wait_phase("starts", "Running")
+        team.empty()  # while its operator is there
 
 
 def test_an_agent_that_wrote_last_long_ago_fires(

@@ -61,11 +61,15 @@ def count_state(snapshot: Snapshot) -> None:
 def _count_refusal(workspace: Workspace, status: dict[str, Any]) -> None:
     before = find_condition(workspace.status.conditions, conditions.IDLE)
     after = next((c for c in status.get("conditions", ()) if c["type"] == conditions.IDLE), None)
-    if after is None or (before is not None and before.reason == after["reason"]):
+    if after is None or not _is_refusal(after["reason"], after["status"]):
         return
-    counts = after["status"] == conditions.TRUE or after["reason"] == Idleness.COVERAGE_TOO_LOW
-    if counts and after["reason"] in REFUSALS:
+    if before is None or before.reason != after["reason"] or not _is_refusal(before.reason, before.status):
         metrics.WORKSPACE_STOPS_REFUSED.labels(after["reason"]).inc()
+
+
+def _is_refusal(reason: str, status: str) -> bool:
+    """Whether the condition Idle says that a stop was due; a reason may be told before that."""
+    return reason in REFUSALS and (status == conditions.TRUE or reason == Idleness.COVERAGE_TOO_LOW)
 
 
 def _reclaimed(workspace: Workspace, snapshot: Snapshot) -> int:

@@ -48,6 +48,7 @@ class Cycle:
         self._woken = asyncio.Event()
         self._planned_in = 0.0
         self._follow_ups = 0
+        metrics.CYCLE_FAILURES.labels(name)  # a series that starts at 1 hides its first increase
 
     def wake(self) -> None:
         """Something has changed; cheap, and harmless to call often."""

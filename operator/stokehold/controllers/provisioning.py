@@ -73,6 +73,8 @@ def count_state(snapshot: Snapshot) -> None:
         metrics.CLAIMS.labels(*labels).set(count)
     metrics.BREAKER_OPEN.clear()
     for name, pool in snapshot.node_pools.items():
+        if pool.spec.provider is not None:
+            metrics.ORPHANS.labels(name)  # a series that starts at 1 hides its first increase
         for offering in pool.status.offerings:
             if offering.blocked_until is not None and offering.blocked_until > snapshot.taken_at:
                 metrics.BREAKER_OPEN.labels(name, offering.reason).inc()

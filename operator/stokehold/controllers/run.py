@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
-from stokehold.cluster.apply import Applier, Writer, Writes
+from stokehold.cluster.apply import OUTCOMES, Applier, Writer, Writes
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.connection import blocking_http
 from stokehold.cluster.leases import LeaseElector
@@ -232,6 +232,8 @@ class Operator:
 
 
 def _count_action(action: str, outcome: str) -> None:
+    for possible in OUTCOMES:  # a series that starts at 1 hides its first increase
+        metrics.ACTIONS.labels(action, possible)
     metrics.ACTIONS.labels(action, outcome).inc()
 
 

@@ -53,7 +53,8 @@ __all__ = ["Applier", "Writer", "Writes"]
 log = logs.get("apply")
 
 Observer = Callable[[str, str], None]
-"""Told of each action: its name, and its outcome (done, refused, outdated, unknown)."""
+"""Told of each action: its name, and its outcome, one of OUTCOMES."""
+OUTCOMES = ("done", "refused", "outdated", "unknown")
 
 
 class Applier:
