@@ -153,6 +153,118 @@ QUEUE = (
     ),
 )
 
+BURST = (
+    Panel(
+        "Bought nodes, by phase",
+        "GPUNodeClaims that exist. Ready ones can be used, Launched and Registered ones are paid and cannot yet.",
+        (Query("sum by (phase) (max by (pool, phase) (stokehold_node_claims))", "{{phase}}"),),
+        stacked=True,
+    ),
+    Panel(
+        "Spent, by pool",
+        "What the nodes that were given back in the interval have cost, in the currency of the pool.",
+        (
+            Query(
+                "sum by (pool, currency) (increase(stokehold_node_cost_total[$__rate_interval]))",
+                "{{pool}} {{currency}}",
+            ),
+        ),
+    ),
+    Panel(
+        "Paid time, by use",
+        "Of those nodes: time in which work ran, in which nothing ran, and before the GPUs could be used.",
+        (Query("sum by (use) (increase(stokehold_node_paid_seconds_total[$__rate_interval]))", "{{use}}"),),
+        unit="s",
+        stacked=True,
+    ),
+    Panel(
+        "Time until the GPUs can be used",
+        "From the launch of a machine, 90th percentile.",
+        (
+            Query(
+                "histogram_quantile(0.9, sum by (pool, le)"
+                " (rate(stokehold_node_boot_seconds_bucket[$__rate_interval])))",
+                "{{pool}}",
+            ),
+        ),
+        unit="s",
+    ),
+    Panel(
+        "Providers that are left alone",
+        "Zones that nothing is asked of for a while, by the failure that came before.",
+        (Query("max by (pool, reason) (stokehold_provider_breaker_open)", "{{pool}} {{reason}}"),),
+    ),
+    Panel(
+        "Calls to providers, by outcome",
+        "All pools together.",
+        (
+            Query(
+                "sum by (call, outcome) (rate(stokehold_provider_calls_total[$__rate_interval]))",
+                "{{call}} {{outcome}}",
+            ),
+        ),
+        unit="ops",
+    ),
+)
+
+WORKSPACES = (
+    Panel(
+        "Workspaces, by phase",
+        "All DevWorkspaces that exist.",
+        (Query("max by (phase) (stokehold_workspaces)", "{{phase}}"),),
+        stacked=True,
+    ),
+    Panel(
+        "Nobody can tell",
+        "Workspaces with an unknown signal, never stopped; the breaker is 1 while too many turned quiet at once.",
+        (
+            Query("max(stokehold_workspaces_unknown)", "unknown"),
+            Query("max(stokehold_mass_idle_breaker_open)", "mass-idle breaker"),
+        ),
+    ),
+    Panel(
+        "Stops, and stops that were refused",
+        "How many in the interval, by reason.",
+        (
+            Query(
+                "sum by (reason) (increase(stokehold_workspace_stops_total[$__rate_interval]))", "stopped: {{reason}}"
+            ),
+            Query(
+                "sum by (reason) (increase(stokehold_workspace_stops_refused_total[$__rate_interval]))",
+                "kept: {{reason}}",
+            ),
+        ),
+    ),
+)
+
+SERVING = (
+    Panel(
+        "Replicas, wanted and ready",
+        "A pool that wants more than are ready waits for GPUs, or for its model to load.",
+        (
+            Query(
+                "max by (namespace, pool) (stokehold_inference_pool_desired_replicas)", "{{namespace}}/{{pool}} wanted"
+            ),
+            Query("max by (namespace, pool) (stokehold_inference_pool_ready_replicas)", "{{namespace}}/{{pool}} ready"),
+        ),
+    ),
+    Panel(
+        "Age of the load",
+        "Since the oldest answer of a pool's replicas; over 45 s the pool is held at what it has.",
+        (Query("max by (namespace, pool) (stokehold_inference_pool_load_age_seconds)", "{{namespace}}/{{pool}}"),),
+        unit="s",
+    ),
+    Panel(
+        "Decisions, by reason",
+        "New numbers of replicas in the interval.",
+        (
+            Query(
+                "sum by (reason) (increase(stokehold_inference_pool_decisions_total[$__rate_interval]))", "{{reason}}"
+            ),
+        ),
+    ),
+)
+
 OPERATOR = (
     Panel(
         "Leader",
@@ -205,7 +317,15 @@ OPERATOR = (
     ),
 )
 
-ROWS = (Row("Now", 4, FLEET), Row("GPUs", 8, GPUS), Row("Queue", 8, QUEUE), Row("Operator", 8, OPERATOR))
+ROWS = (
+    Row("Now", 4, FLEET),
+    Row("GPUs", 8, GPUS),
+    Row("Queue", 8, QUEUE),
+    Row("Burst", 8, BURST),
+    Row("Workspaces", 8, WORKSPACES),
+    Row("Serving", 8, SERVING),
+    Row("Operator", 8, OPERATOR),
+)
 
 
 def overview() -> str:

@@ -9,11 +9,13 @@ import itertools
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 from hack.cluster import LocalCluster
+from hack.engines import Engines
 from hack.fault_proxy import FaultProxy
 from hack.installation import NAMESPACE, SERVICE_ACCOUNT, OperatorProcess
 
@@ -25,6 +27,7 @@ from kit.jobs import Team, training_job, wait_until
 from kit.nvml.driver import GPU_IS_LOST, uuid_of
 from kit.pod_resources import with_gpus
 from kit.prometheus import Prometheus
+from kit.serving import inference_pool
 from observability.conftest import ALERTS
 
 pytestmark = pytest.mark.cluster
@@ -110,10 +113,32 @@ def panels() -> Iterator[tuple[str, str]]:
             yield panel["title"], target["expr"].replace("$__rate_interval", INTERVAL)
 
 
+@pytest.fixture
+def busy_fleet(
+    prometheus: Prometheus, start_operator: Callable[..., OperatorProcess], team: Team
+) -> Iterator[OperatorProcess]:
+    """A serving pool with load, a workspace, a job whose node is bought and given back, one whose node is refused."""
+    cloud, engines = Cloud(team.cluster, f"cloud-{team.namespace}"), Engines.start()
+    started = start_operator("fleet", "--scrape-via", engines.address, "--scrape-interval", "2s")
+    prometheus.scrape("operator", started.port)
+    cloud.declare(simulated={"availableNodes": 1})
+    offer_volumes(team.cluster, 1)
+    Desks(team).open("desk")
+    team.apply(inference_pool("chat"))
+    for name in ("bought", "refused-nodes"):
+        spec = {"gpuTypes": ["h100"], "capacity": ["on-demand"], "dataClass": "internal"}
+        team.submit(name, {"run-for": "1s"}, gpusPerNode=8, **spec)
+    yield started
+    team.kubectl("delete", "gpool,gws,statefulsets", "--all", "--wait=false")
+    team.empty()
+    cloud.delete()
+    engines.stop()
+
+
 def test_every_panel_shows_data(
     cluster: LocalCluster,
     prometheus: Prometheus,
-    operator: OperatorProcess,
+    busy_fleet: OperatorProcess,
     agent: AgentProcess,
     world: World,
     team: Team,
@@ -126,25 +151,31 @@ def test_every_panel_shows_data(
     team.submit("waits", numNodes=9, gpusPerNode=8)
     team.submit("ends", {"run-for": "1s"})
     team.submit("fails", {"run-for": "1s", "exit-code": "1"}, failurePolicy={"maxRestarts": 5})
-    try:
-        wait_until(lambda: not silent(prometheus), 60, lambda: silent(prometheus))
+    unseen = set(panels())
 
-        ask = prometheus.value
-        assert ask('sum(max by (pool) (stokehold_gpus{state="allocatable"}))') == 48
-        assert ask('max(stokehold_gpus{gpu_type=~"h100.*", state="used"})') >= 16
-        assert ask('sum(max by (queue, reason) (stokehold_jobs_waiting{reason="WaitingForCapacity"}))') >= 1
-        assert ask('sum(max by (queue, reason) (stokehold_jobs_waiting{reason="CreationRefused"}))') == 1
-        assert ask("max(DCGM_FI_DEV_GPU_UTIL)") == 80
-        assert ask('count(stokehold_gpu_activity{verdict="Active"} == 1)') == 1
-        assert ask('sum(max by (pool) (stokehold_gpu_nodes{agent="heard"}))') == 1
-        assert ask('sum(stokehold_evictions_total{reason="WorkerFailed"})') >= 1
+    def all_were_seen() -> bool:
+        unseen.difference_update([(title, expr) for title, expr in unseen if prometheus.ask(expr)])
+        return not unseen
+
+    try:
+        wait_until(all_were_seen, 60, lambda: unseen)
+
+        for expr in (
+            'sum(max by (pool) (stokehold_gpus{pool="own-h100", state="allocatable"})) == 32',
+            'max(stokehold_gpus{gpu_type=~"h100.*", state="used"}) >= 16',
+            'sum(max by (queue, reason) (stokehold_jobs_waiting{reason="WaitingForCapacity"})) >= 1',
+            'sum(max by (queue, reason) (stokehold_jobs_waiting{reason="CreationRefused"})) == 1',
+            "max(DCGM_FI_DEV_GPU_UTIL) == 80",
+            'count(stokehold_gpu_activity{verdict="Active"} == 1) == 1',
+            'sum(max by (pool) (stokehold_gpu_nodes{agent="heard"})) == 1',
+            'sum(stokehold_evictions_total{reason="WorkerFailed"}) >= 1',
+            'sum(stokehold_node_cost_total{currency="USD"}) > 0',
+            'max(stokehold_workspaces{phase=~"Active|Quiet"}) == 1',
+            'max(stokehold_inference_pool_ready_replicas{pool="chat"}) == 1',
+        ):
+            wait_until(partial(prometheus.ask, expr), 40, partial(str, expr))
     finally:
         refusing.delete()
-
-
-def silent(prometheus: Prometheus) -> list[str]:
-    """The panels without data."""
-    return [f"{title}: {expr}" for title, expr in panels() if not prometheus.ask(expr)]
 
 
 def test_metrics_keep_the_conventions(operator: OperatorProcess, agent: AgentProcess):

@@ -3,8 +3,12 @@
 from collections.abc import Iterable
 
 from stokehold.model.actions import Action, WriteStatus
+from stokehold.model.reasons import Scaling
 from stokehold.model.snapshot import Snapshot
 from stokehold.observability import metrics
+
+for _reason in Scaling:  # a series that starts at 1 hides its first increase
+    metrics.POOL_DECISIONS.labels(_reason)
 
 
 def count_actions(actions: Iterable[Action]) -> None:

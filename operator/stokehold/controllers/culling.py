@@ -21,6 +21,8 @@ REFUSALS = (
 )
 for _reason in REFUSALS:  # a series that starts at 1 hides its first increase
     metrics.WORKSPACE_STOPS_REFUSED.labels(_reason)
+for _stop in Stop:
+    metrics.WORKSPACE_STOPS.labels(_stop)
 
 
 def count_actions(actions: Iterable[Action]) -> None:

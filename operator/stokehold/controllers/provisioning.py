@@ -7,13 +7,16 @@ from collections.abc import Awaitable, Callable, Iterable
 from stokehold.api.v1alpha1 import gpu_node_claim as api
 from stokehold.controllers.provider_calls import ProviderCalls
 from stokehold.model.actions import Action, LaunchNode, ProviderCall, TerminateNode, TerminateOrphan, WriteStatus
-from stokehold.model.snapshot import Claim, Snapshot
+from stokehold.model.snapshot import Claim, NodePool, Snapshot
 from stokehold.observability import metrics
+from stokehold.planning.placement.prices import node_price
 from stokehold.planning.provisioning.plan import plan_provisioning
 from stokehold.planning.provisioning.settings import ProvisioningSettings
 
 LAZY_WRITE_SECONDS = 20.0
 """How often the status of a pool is written while only the use of its GPUs has changed."""
+USES = ("booting", "idle", "busy")
+"""What a node can be paid for, in the metric of paid seconds."""
 
 
 class Provisioner:
@@ -74,10 +77,20 @@ def count_state(snapshot: Snapshot) -> None:
     metrics.BREAKER_OPEN.clear()
     for name, pool in snapshot.node_pools.items():
         if pool.spec.provider is not None:
-            metrics.ORPHANS.labels(name)  # a series that starts at 1 hides its first increase
+            _begin_series(pool)
         for offering in pool.status.offerings:
             if offering.blocked_until is not None and offering.blocked_until > snapshot.taken_at:
                 metrics.BREAKER_OPEN.labels(name, offering.reason).inc()
+
+
+def _begin_series(pool: NodePool) -> None:
+    """At 0, for a series that starts at 1 hides its first increase."""
+    metrics.ORPHANS.labels(pool.name)
+    metrics.NODE_BOOT_SECONDS.labels(pool.name)
+    for use in USES:
+        metrics.NODE_PAID_SECONDS.labels(pool.name, use)
+    if price := node_price(pool):
+        metrics.NODE_COST.labels(pool.name, price.currency)
 
 
 def _count_step(claim: Claim, status: dict[str, object]) -> None:
@@ -92,11 +105,7 @@ def _count_step(claim: Claim, status: dict[str, object]) -> None:
         metrics.NODE_FAILURES.labels(pool, written.last_failure.reason).inc()
     elif phase == api.RELEASED and written.paid:
         paid = written.paid
-        for use, seconds in (
-            ("booting", paid.booting_seconds),
-            ("idle", paid.idle_seconds),
-            ("busy", paid.busy_seconds),
-        ):
+        for use, seconds in zip(USES, (paid.booting_seconds, paid.idle_seconds, paid.busy_seconds), strict=True):
             metrics.NODE_PAID_SECONDS.labels(pool, use).inc(seconds or 0)
         if written.cost is not None and written.currency:
             metrics.NODE_COST.labels(pool, written.currency).inc(float(written.cost))
