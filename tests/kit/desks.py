@@ -86,20 +86,32 @@ def offer_volumes(cluster: LocalCluster, count: int) -> None:
         "provisioner": "kubernetes.io/no-provisioner",
         "volumeBindingMode": "WaitForFirstConsumer",
     }
-    volumes = [
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": f"{CLASS}-{number}"},
-            "spec": {
-                "capacity": {"storage": "1Gi"},
-                "accessModes": ["ReadWriteOnce"],
-                "persistentVolumeReclaimPolicy": "Retain",
-                "storageClassName": CLASS,
-                "hostPath": {"path": f"/volumes/{number}"},
-            },
-        }
-        for number in range(count)
-    ]
+    volumes = [_volume(f"{CLASS}-{number}") for number in range(count)]
     listing = {"apiVersion": "v1", "kind": "List", "items": [storage_class, *volumes]}
     cluster.kubectl("apply", "-f", "-", input=json.dumps(listing))
+
+
+def place_volume(cluster: LocalCluster, name: str, claim: tuple[str, str], node: str) -> None:
+    """A volume for one claim, by namespace and name, that this node alone can reach."""
+    volume = _volume(name)
+    match = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+    volume["spec"] |= {
+        "claimRef": {"namespace": claim[0], "name": claim[1]},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [match]}]}},
+    }
+    cluster.kubectl("apply", "-f", "-", input=json.dumps(volume))
+
+
+def _volume(name: str) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": CLASS,
+            "hostPath": {"path": f"/volumes/{name}"},
+        },
+    }

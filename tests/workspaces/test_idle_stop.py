@@ -8,7 +8,7 @@ from hack.cluster import LocalCluster
 from hack.installation import OperatorProcess
 
 from agent.processes import AgentProcess, World, steadily
-from kit.desks import Desks
+from kit.desks import Desks, place_volume
 from kit.jobs import wait_until
 from kit.nvml.driver import uuid_of
 from kit.pod_resources import with_gpus
@@ -125,6 +125,27 @@ def test_stop_by_its_owner_and_a_volume_that_goes_or_is_lost(desks: Desks, clust
     assert not desks.pods("kim")
     desks.annotate("kim", "fresh-volume", "kim-home")
     desks.wait_phase("kim", "Active", "Quiet")
+
+
+def test_workspace_starts_where_its_volume_is_and_waits_when_that_is_closed(desks: Desks, cluster: LocalCluster):
+    place_volume(cluster, "placed", (desks.team.namespace, "eve-home"), "a100-1")
+    desks.open("eve", gpuTypes=["a100-80gb"])
+    wait_until(lambda: desks.condition("eve", "Ready").get("status") == "True", 60, lambda: desks.status("eve"))
+    assert desks.status("eve")["placement"]["node"] == "a100-1"
+
+    desks.set_running("eve", False)
+    desks.wait_phase("eve", "Stopped")
+    cluster.kubectl("cordon", "a100-1")
+    try:
+        desks.set_running("eve", True)
+        told = "its volume can be reached from nodes with kubernetes.io/hostname In (a100-1) alone"
+        wait_until(
+            lambda: told in desks.status("eve").get("queue", {}).get("message", ""), 30, lambda: desks.status("eve")
+        )
+        assert not desks.pods("eve")
+    finally:
+        cluster.kubectl("uncordon", "a100-1")
+    desks.wait_phase("eve", "Active", "Quiet")
 
 
 def test_node_that_goes_is_left_for_another(desks: Desks, cluster: LocalCluster):

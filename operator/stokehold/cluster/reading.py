@@ -30,6 +30,7 @@ from stokehold.cluster.ownership import REPLICAS, other_writer
 from stokehold.cluster.ownership import TEMPLATE as TEMPLATE_SPEC
 from stokehold.cluster.resources import FIELD_MANAGER
 from stokehold.model import accounting
+from stokehold.model.demand import Terms, terms_of
 from stokehold.model.snapshot import (
     Member,
     Namespace,
@@ -158,7 +159,13 @@ def read_pod_set(raw: wire.PodSet) -> PodSet:
 
 def read_volume_claim(raw: wire.VolumeClaim) -> VolumeClaim:
     """The volume claim of a workspace."""
-    return VolumeClaim(raw.status.phase, raw.metadata.deletion_timestamp is not None)
+    return VolumeClaim(raw.status.phase, raw.metadata.deletion_timestamp is not None, raw.spec.volume_name)
+
+
+def read_volume(raw: wire.Volume) -> Terms | None:
+    """From which nodes a volume can be reached; None for one that all nodes can reach."""
+    affinity = raw.spec.node_affinity
+    return terms_of(affinity.required) if affinity is not None and affinity.required else None
 
 
 def read_serving_owner(raw: wire.Child) -> str | None:

@@ -15,7 +15,7 @@ from stokehold.cluster.store import Key
 from stokehold.model import names
 from stokehold.model.accounting import total
 from stokehold.model.capacity import Answer, Listing
-from stokehold.model.demand import with_gpu_resource
+from stokehold.model.demand import Terms, with_gpu_resource, within
 from stokehold.model.load import PoolLoad
 from stokehold.model.snapshot import (
     Claim,
@@ -275,6 +275,8 @@ class Cluster:
         self.stateful_sets = PodSets(wake)
         self.deployments = PodSets(wake)
         self.volume_claims: Namespaced[VolumeClaim] = Namespaced(wake)
+        self.volumes: Shelf[Terms] = Shelf(wake)
+        """By name: those that not all nodes can reach."""
         self.serving_services = Owners(wake)
         self.disruption_budgets = Owners(wake)
         self.loads: dict[Key, PoolLoad] = {}
@@ -367,7 +369,14 @@ class Cluster:
     def _with_volume(self, workspace: Workspace) -> Workspace:
         complete = self._with_pod_set(workspace, self.stateful_sets)
         volume = self.volume_claims.values.get((workspace.namespace, names.volume_claim_name(workspace.name)))
-        return complete if volume is None else replace(complete, volume=volume)
+        if volume is None:
+            return complete
+        terms = self.volumes.values.get(volume.volume)
+        if terms is None:
+            return replace(complete, volume=volume)
+        # kube-scheduler would refuse all other nodes, and the workspace would hold their GPUs meanwhile.
+        volume = replace(volume, reachable_from=terms)
+        return replace(complete, volume=volume, demand=within(complete.demand, terms))
 
     def _with_pod_set(self, owner: S, pod_sets: PodSets) -> S:
         member = Member(owner.KIND, names.label_value(owner.name))

@@ -222,11 +222,37 @@ class VolumeClaimStatus(msgspec.Struct):
     phase: str = "Pending"
 
 
+class VolumeClaimSpec(msgspec.Struct, rename="camel"):
+    """Which volume a claim is bound to."""
+
+    volume_name: str = ""
+
+
 class VolumeClaim(msgspec.Struct):
     """A PersistentVolumeClaim."""
 
     metadata: Metadata
+    spec: VolumeClaimSpec = msgspec.field(default_factory=VolumeClaimSpec)
     status: VolumeClaimStatus = msgspec.field(default_factory=VolumeClaimStatus)
+
+
+class VolumeNodeAffinity(msgspec.Struct):
+    """The nodes that can reach a volume: a node selector as Kubernetes writes it."""
+
+    required: dict[str, Any] = {}
+
+
+class VolumeSpec(msgspec.Struct, rename="camel"):
+    """From where a volume can be reached."""
+
+    node_affinity: VolumeNodeAffinity | None = None
+
+
+class Volume(msgspec.Struct):
+    """A PersistentVolume."""
+
+    metadata: Metadata
+    spec: VolumeSpec = msgspec.field(default_factory=VolumeSpec)
 
 
 class PodTemplate(msgspec.Struct):

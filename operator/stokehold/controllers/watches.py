@@ -25,6 +25,7 @@ from stokehold.cluster.reading import (
     read_pod_set,
     read_priority_class,
     read_serving_owner,
+    read_volume,
     read_volume_claim,
 )
 from stokehold.cluster.snapshots import Cluster
@@ -89,6 +90,7 @@ class Watches:
             labels=WORKSPACE_LABEL,
         )
         self._others: tuple[Informer[Any], ...] = (
+            watch(resources.PERSISTENT_VOLUMES, wire.Volume, read_volume, cluster.volumes),
             watch(resources.NODES, wire.Node, read_node, cluster.nodes),
             watch(resources.NAMESPACES, wire.Namespace, read_namespace, cluster.namespaces),
             watch(resources.PRIORITY_CLASSES, wire.PriorityClass, read_priority_class, cluster.priority_classes),

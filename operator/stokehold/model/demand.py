@@ -45,12 +45,21 @@ class Match:
             case _:
                 return False
 
+    def __str__(self) -> str:
+        """As in `zone In (a, b)`."""
+        values = f" ({', '.join(self.values)})" if self.values else ""
+        return f"{self.key} {self.operator}{values}"
+
     def _compares(self, value: str | None) -> bool:
         try:
             left, right = int(value or ""), int(self.values[0])
         except (ValueError, IndexError):
             return False
         return left > right if self.operator == "Gt" else left < right
+
+
+Terms = tuple[tuple[Match, ...], ...]
+"""Alternatives; in each, all must hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +79,8 @@ class Demand:
     preferred_topology: str = ""
     tolerations: tuple[Toleration, ...] = ()
     node_selector: tuple[tuple[str, str], ...] = ()
-    node_affinity: tuple[tuple[Match, ...], ...] = ()
-    """Alternatives; in each, all must hold. Empty means no wish."""
+    node_affinity: Terms = ()
+    """Empty means no wish."""
     buyer: str = ""
     """The uid of the job whose bought nodes are open to it; set by planners alone."""
     avoid: tuple[str, ...] = ()
@@ -131,6 +140,12 @@ def with_gpu_resource(demand: Demand, name: str) -> Demand:
 def avoiding(demand: Demand, nodes: Collection[str]) -> Demand:
     """The same demand, on none of these nodes."""
     return _shared(replace(demand, avoid=tuple(sorted(nodes)))) if nodes else demand
+
+
+def within(demand: Demand, terms: Terms) -> Demand:
+    """The same demand, only on nodes that the terms allow too."""
+    both = tuple((*wish, *term) for wish in demand.node_affinity or ((),) for term in terms)
+    return _shared(replace(demand, node_affinity=both))
 
 
 def shaped_pod(
@@ -204,12 +219,17 @@ def _toleration(raw: Mapping[str, Any]) -> Toleration:
     )
 
 
-def _affinity(pod: Mapping[str, Any]) -> tuple[tuple[Match, ...], ...]:
+def _affinity(pod: Mapping[str, Any]) -> Terms:
     required = pod.get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    return terms_of(required)
+
+
+def terms_of(selector: Mapping[str, Any]) -> Terms:
+    """The alternatives of a NodeSelector of Kubernetes."""
     return tuple(
         tuple(
             Match(m.get("key", ""), m.get("operator", ""), tuple(m.get("values") or ()))
             for m in term.get("matchExpressions", ())
         )
-        for term in required.get("nodeSelectorTerms", ())
+        for term in selector.get("nodeSelectorTerms", ())
     )

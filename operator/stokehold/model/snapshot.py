@@ -18,7 +18,7 @@ from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec
 from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec, InferencePoolStatus
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
 from stokehold.model.capacity import Answer, Listing
-from stokehold.model.demand import Demand
+from stokehold.model.demand import Demand, Terms
 from stokehold.model.load import PoolLoad
 from stokehold.model.taints import Taint
 
@@ -233,6 +233,10 @@ class VolumeClaim:
 
     phase: str
     deleting: bool = False
+    volume: str = ""
+    """The name of the volume that it is bound to."""
+    reachable_from: Terms = ()
+    """The nodes that can reach the volume; empty when all can, or none is bound yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

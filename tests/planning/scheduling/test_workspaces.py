@@ -9,7 +9,8 @@ from builders import NOW, a_node, a_snapshot
 from kit.workspaces import a_workspace
 from stokehold.api.names import FRESH_VOLUME_ANNOTATION
 from stokehold.model.actions import Action, StartWorkspace, WriteStatus
-from stokehold.model.snapshot import VolumeClaim, Workspace
+from stokehold.model.demand import Match, within
+from stokehold.model.snapshot import Node, VolumeClaim, Workspace
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
@@ -67,6 +68,41 @@ def test_it_never_starts_without_its_files_and_says_so(fields: dict[str, Any], m
     assert message in queue["message"]
     assert queue["nextStep"]
     assert [note.warning for note in action.notes] == [True]
+
+
+ZONE = "topology.kubernetes.io/zone"
+IN_Z1 = ((Match(ZONE, "In", ("z1",)),),)
+
+
+def bound_in_z1(**spec: Any) -> Workspace:
+    made = replace(a_workspace("ada", storage={"size": "1Gi"}, status=RAN_BEFORE, pods=(), **spec), pod_set=None)
+    return replace(made, volume=VolumeClaim("Bound", False, "pv-1", IN_Z1), demand=within(made.demand, IN_Z1))
+
+
+def test_it_goes_where_its_volume_can_be_reached_or_waits_and_names_the_place():
+    there, elsewhere = a_node("z1-node", labels={ZONE: "z1"}), a_node("z2-node", labels={ZONE: "z2"})
+    ada = bound_in_z1()
+
+    def plan_on(*nodes: Node) -> Action:
+        snapshot = a_snapshot(list(nodes), workspaces={ada.key: ada}, taken_at=NOW)
+        (action,) = plan_scheduling(snapshot, SchedulingSettings())
+        return action
+
+    started = plan_on(elsewhere, there)
+    assert isinstance(started, StartWorkspace)
+    assert started.placement.nodes == ("z1-node",)
+    waits = plan_on(elsewhere)
+    assert isinstance(waits, WriteStatus)
+    assert f"reached from nodes with {ZONE} In (z1) alone" in waits.status["queue"]["message"]
+
+
+def test_a_wish_for_another_zone_than_the_volumes_can_never_hold():
+    ada = bound_in_z1(podTemplate={"spec": {"nodeSelector": {ZONE: "z2"}}})
+    nodes = [a_node("z1-node", labels={ZONE: "z1"}), a_node("z2-node", labels={ZONE: "z2"})]
+
+    (action,) = plan_scheduling(a_snapshot(nodes, workspaces={ada.key: ada}, taken_at=NOW), SchedulingSettings())
+
+    assert isinstance(action, WriteStatus)
 
 
 def test_one_without_storage_needs_no_volume():

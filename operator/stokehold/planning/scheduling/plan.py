@@ -63,6 +63,7 @@ from stokehold.planning.scheduling.single_pods import (
     wants_new_volume,
     why_replica_waits,
     why_workspace_waits,
+    with_volume,
 )
 from stokehold.planning.scheduling.telling import Held, Teller, owner_of
 
@@ -305,6 +306,8 @@ def _tell_waiting(
         why = reasons[key]
         if isinstance(entry.owner, Job):
             why = with_burst(entry.owner, why, purchases)
+        elif isinstance(entry.owner, Workspace):
+            why = with_volume(entry.owner, why)
         yield from teller.tell(Held(entry.work, why, position))
 
 

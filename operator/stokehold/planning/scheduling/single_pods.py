@@ -1,6 +1,7 @@
 """Work of one pod beside the gangs: workspaces that should run, and replicas that wait behind our gate. Pure."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -120,6 +121,16 @@ def _volume_unavailable(workspace: Workspace) -> Explanation | None:
     else:
         return None
     return Explanation(Waiting.VOLUME_UNAVAILABLE, message, step)
+
+
+def with_volume(workspace: Workspace, why: Explanation) -> Explanation:
+    """The reason with the place of the volume, when that rules nodes out."""
+    terms = workspace.volume.reachable_from if workspace.volume is not None else ()
+    if not terms:
+        return why
+    places = " or ".join(" and ".join(map(str, term)) for term in terms)
+    message = f"{why.message}; its volume can be reached from nodes with {places} alone"
+    return replace(why, message=message, next_step=f"It starts when GPUs are free there. {why.next_step}")
 
 
 def is_started(workspace: Workspace) -> bool:
