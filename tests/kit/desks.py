@@ -34,6 +34,10 @@ class Desks:
     def set_running(self, name: str, running: bool) -> None:
         self.team.kubectl("patch", "gws", name, "--type=merge", "-p", json.dumps({"spec": {"running": running}}))
 
+    def resize(self, name: str, size: str) -> None:
+        patch = {"spec": {"storage": {"size": size}}}
+        self.team.kubectl("patch", "gws", name, "--type=merge", "-p", json.dumps(patch))
+
     def annotate(self, name: str, key: str, value: str) -> None:
         self.team.kubectl("annotate", "gws", name, f"stokehold.dev/{key}={value}", "--overwrite")
 

@@ -8,7 +8,7 @@ from hack.cluster import LocalCluster
 from hack.installation import OperatorProcess
 
 from agent.processes import AgentProcess, World, steadily
-from kit.desks import Desks, place_volume
+from kit.desks import CLASS, Desks, place_volume
 from kit.jobs import wait_until
 from kit.nvml.driver import uuid_of
 from kit.pod_resources import with_gpus
@@ -127,11 +127,20 @@ def test_stop_by_its_owner_and_a_volume_that_goes_or_is_lost(desks: Desks, clust
     desks.wait_phase("kim", "Active", "Quiet")
 
 
-def test_workspace_starts_where_its_volume_is_and_waits_when_that_is_closed(desks: Desks, cluster: LocalCluster):
+def test_volume_grows_where_it_may_and_its_workspace_starts_where_it_is_or_waits(desks: Desks, cluster: LocalCluster):
     place_volume(cluster, "placed", (desks.team.namespace, "eve-home"), "a100-1")
     desks.open("eve", gpuTypes=["a100-80gb"])
     wait_until(lambda: desks.condition("eve", "Ready").get("status") == "True", 60, lambda: desks.status("eve"))
     assert desks.status("eve")["placement"]["node"] == "a100-1"
+    (pod,) = desks.pods("eve")
+
+    desks.resize("eve", "2Gi")
+    wait_until(lambda: "VolumeNotGrown" in desks.team.events("eve"), 30)
+    assert desks.claim("eve")["spec"]["resources"]["requests"]["storage"] == "1Gi"
+    cluster.kubectl("patch", "storageclass", CLASS, "--type=merge", "-p", '{"allowVolumeExpansion":true}')
+    desks.resize("eve", "3Gi")
+    wait_until(lambda: desks.claim("eve")["spec"]["resources"]["requests"]["storage"] == "3Gi", 30)
+    assert [found["metadata"]["uid"] for found in desks.pods("eve")] == [pod["metadata"]["uid"]]
 
     desks.set_running("eve", False)
     desks.wait_phase("eve", "Stopped")

@@ -159,7 +159,12 @@ def read_pod_set(raw: wire.PodSet) -> PodSet:
 
 def read_volume_claim(raw: wire.VolumeClaim) -> VolumeClaim:
     """The volume claim of a workspace."""
-    return VolumeClaim(raw.status.phase, raw.metadata.deletion_timestamp is not None, raw.spec.volume_name)
+    return VolumeClaim(
+        phase=raw.status.phase,
+        deleting=raw.metadata.deletion_timestamp is not None,
+        volume=raw.spec.volume_name,
+        size=str(raw.spec.resources.requests.get("storage", "")),
+    )
 
 
 def read_volume(raw: wire.Volume) -> Terms | None:

@@ -284,6 +284,8 @@ class Cluster:
         self.notebooks: dict[Key, Notebook] = {}
         """What Jupyter servers have said, kept by their prober."""
         self._refusals: dict[str, tuple[str, datetime]] = {}
+        self._refused_sizes: dict[str, str] = {}
+        """By uid of the workspace; a new process asks once more."""
         self._listings: dict[str, Listing] = {}
         self._answers: dict[str, Answer] = {}
         self._wake = wake
@@ -325,6 +327,10 @@ class Cluster:
             self._refusals[owner.uid] = (message, self._clock())
         else:
             self._refusals.pop(owner.uid, None)
+
+    def note_refused_size(self, workspace: Workspace, size: str) -> None:
+        """Remember that the workspace's volume cannot grow to this size."""
+        self._refused_sizes[workspace.uid] = size
 
     def snapshot(self) -> Snapshot:
         """The cluster now."""
@@ -371,6 +377,8 @@ class Cluster:
         volume = self.volume_claims.values.get((workspace.namespace, names.volume_claim_name(workspace.name)))
         if volume is None:
             return complete
+        if refused := self._refused_sizes.get(workspace.uid):
+            volume = replace(volume, refused_size=refused)
         terms = self.volumes.values.get(volume.volume)
         if terms is None:
             return replace(complete, volume=volume)
@@ -388,9 +396,10 @@ class Cluster:
         return replace(complete, pod_set=pod_set, demand=with_gpu_resource(complete.demand, pod_set.gpu_resource))
 
     def _forget_refusals(self, owners: Iterable[OwnObject]) -> None:
-        if self._refusals:
+        if self._refusals or self._refused_sizes:
             alive = {owner.uid for owner in owners}
             self._refusals = {uid: refusal for uid, refusal in self._refusals.items() if uid in alive}
+            self._refused_sizes = {uid: size for uid, size in self._refused_sizes.items() if uid in alive}
 
     def _orphans(self, jobs: dict[Key, Job]) -> tuple[Pod, ...]:
         """Workers without a job. One whose job cannot be read has a job all the same, and is left alone."""

@@ -223,9 +223,10 @@ class VolumeClaimStatus(msgspec.Struct):
 
 
 class VolumeClaimSpec(msgspec.Struct, rename="camel"):
-    """Which volume a claim is bound to."""
+    """Which volume a claim is bound to, and what it asks for."""
 
     volume_name: str = ""
+    resources: Resources = msgspec.field(default_factory=Resources)
 
 
 class VolumeClaim(msgspec.Struct):

@@ -142,6 +142,15 @@ class StopWorkspace:
 
 
 @dataclass(frozen=True, slots=True)
+class GrowVolume:
+    """Ask for a larger volume for a workspace's files; its pod runs on."""
+
+    workspace: Workspace
+    size: str
+    """The new size, as a quantity."""
+
+
+@dataclass(frozen=True, slots=True)
 class PlaceReplica:
     """Pin a replica's pod to its node and lift its scheduling gate, in one patch."""
 
@@ -263,5 +272,6 @@ Action = (
     | EndWorkspace
     | ResumeWorkspace
     | StopWorkspace
+    | GrowVolume
     | PlaceReplica
 )

@@ -237,6 +237,10 @@ class VolumeClaim:
     """The name of the volume that it is bound to."""
     reachable_from: Terms = ()
     """The nodes that can reach the volume; empty when all can, or none is bound yet."""
+    size: str = ""
+    """What the claim asks for, as a quantity; empty when that is not known."""
+    refused_size: str = ""
+    """The size to which the API server would not let it grow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

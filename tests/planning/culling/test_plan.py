@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from builders import GPU, NOW, a_job, a_node
+from builders import GPU, NOW, a_job, a_node, a_snapshot
 from kit.culling import (
     LONG_AGO,
     MINUTE,
@@ -19,8 +19,10 @@ from kit.culling import (
     started,
 )
 from kit.workspaces import a_gpu, a_sighting, a_workspace, carried_out, its_pod, resumed, workspaces_at
-from stokehold.model.actions import EndWorkspace, StopWorkspace, WriteStatus
-from stokehold.model.snapshot import Notebook, StopRecord
+from stokehold.model.actions import EndWorkspace, GrowVolume, StopWorkspace, WriteStatus
+from stokehold.model.snapshot import Notebook, StopRecord, VolumeClaim
+from stokehold.planning.culling.plan import plan_culling
+from stokehold.planning.culling.settings import CullingSettings
 
 
 def test_ready_pod_starts_the_clock_and_counts_as_activity():
@@ -346,3 +348,23 @@ def test_pod_that_is_not_ready_lets_no_clock_run():
 
 def test_nothing_is_done_to_one_that_is_being_deleted():
     assert plan(workspaces_at(NOW, [a_workspace(deleting=True)], a_sighting(quiet_gpu(), heard=NOW))) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "volume", "grows"),
+    [
+        ("2Gi", VolumeClaim("Bound", size="1Gi"), True),
+        ("1Gi", VolumeClaim("Bound", size="1024Mi"), False),
+        ("1Gi", VolumeClaim("Bound", size="2Gi"), False),
+        ("2Gi", VolumeClaim("Bound", size="1Gi", refused_size="2Gi"), False),
+        ("3Gi", VolumeClaim("Bound", size="1Gi", refused_size="2Gi"), True),
+        ("2Gi", VolumeClaim("Pending", size="1Gi"), False),
+        ("2Gi", VolumeClaim("Bound", size="1Gi", deleting=True), False),
+    ],
+)
+def test_a_larger_volume_is_asked_for_once(asked: str, volume: VolumeClaim, grows: bool):
+    workspace = replace(a_workspace(storage={"size": asked}), volume=volume)
+
+    actions = plan_culling(a_snapshot([a_node("n1")], workspaces={workspace.key: workspace}), CullingSettings())
+
+    assert [action.size for action in actions if isinstance(action, GrowVolume)] == ([asked] if grows else [])

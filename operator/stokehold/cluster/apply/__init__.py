@@ -33,6 +33,7 @@ from stokehold.model.actions import (
     DeletePod,
     EndWorkspace,
     FinishJob,
+    GrowVolume,
     LaunchNode,
     PlaceReplica,
     ReleaseClaim,
@@ -105,7 +106,7 @@ class Applier:
                 await jobs.delete(writes, action)
             case PlaceReplica():
                 await serving.place(writes, action)
-            case EndWorkspace() | ResumeWorkspace() | StopWorkspace():
+            case EndWorkspace() | ResumeWorkspace() | StopWorkspace() | GrowVolume():
                 await self._dispatch_workspace(action)
             case CreateClaim() | CordonNode() | DeleteNode() | DeleteClaim() | ReleaseClaim():
                 await self._dispatch_claim(action)
@@ -114,7 +115,7 @@ class Applier:
             case _:
                 assert_never(action)
 
-    async def _dispatch_workspace(self, action: EndWorkspace | ResumeWorkspace | StopWorkspace) -> None:
+    async def _dispatch_workspace(self, action: EndWorkspace | ResumeWorkspace | StopWorkspace | GrowVolume) -> None:
         match action:
             case EndWorkspace():
                 await workspaces.end(self._writes, action)
@@ -122,6 +123,8 @@ class Applier:
                 await workspaces.resume(self._writes, action)
             case StopWorkspace():
                 await workspaces.stop(self._writes, action)
+            case GrowVolume():
+                await self._grow(action)
 
     async def _dispatch_claim(self, action: ClaimAction) -> None:
         writes = self._writes
@@ -149,6 +152,15 @@ class Applier:
             case WriteDeployment():
                 await self._create_for(action.pool, serving.write_deployment(writes, action))
 
+    async def _grow(self, action: GrowVolume) -> None:
+        """A storage class that allows no growth says so once; the same size is not asked for again."""
+        try:
+            await workspaces.grow(self._writes, action)
+        except (ForbiddenError, InvalidError) as error:
+            self._cluster.note_refused_size(action.workspace, action.size)
+            await workspaces.tell_refused_size(self._writes, action, str(error))
+            raise
+
     async def _create_for(self, owner: Job | Workspace | ServingPool, creation: Awaitable[None]) -> None:
         """Remember a refusal that its owner can mend, so that it is told and not repeated in every cycle."""
         try:
@@ -165,7 +177,7 @@ def _target(action: Action) -> str:
     match action:
         case ReleasePod() | DeletePod() | PlaceReplica():
             namespace, name = action.pod.key
-        case StartWorkspace() | EndWorkspace() | ResumeWorkspace() | StopWorkspace():
+        case StartWorkspace() | EndWorkspace() | ResumeWorkspace() | StopWorkspace() | GrowVolume():
             namespace, name = action.workspace.key
         case WriteDeployment():
             namespace, name = action.pool.key

@@ -8,7 +8,8 @@ from stokehold.cluster.apply.writes import Writes
 from stokehold.cluster.client import PatchKind
 from stokehold.cluster.own_kinds import stop_text
 from stokehold.cluster.resources import DEV_WORKSPACES, PERSISTENT_VOLUME_CLAIMS, SERVICES, STATEFUL_SETS
-from stokehold.model.actions import EndWorkspace, ResumeWorkspace, StartWorkspace, StopWorkspace
+from stokehold.model import names
+from stokehold.model.actions import EndWorkspace, GrowVolume, Note, ResumeWorkspace, StartWorkspace, StopWorkspace
 from stokehold.model.snapshot import Workspace
 from stokehold.observability import logs
 
@@ -62,6 +63,22 @@ async def stop(writes: Writes, action: StopWorkspace) -> None:
     }
     await writes.patch(STATEFUL_SETS, known.name, patch, namespace=known.namespace)
     log.info("workspace stopped", workspace="/".join(action.workspace.key), why=action.why)
+
+
+async def grow(writes: Writes, action: GrowVolume) -> None:
+    """The claim asks for more; how the volume and its file system follow is for the storage to do."""
+    workspace, name = action.workspace, names.volume_claim_name(action.workspace.name)
+    patch = {"spec": {"resources": {"requests": {"storage": action.size}}}}
+    await writes.patch(PERSISTENT_VOLUME_CLAIMS, name, patch, namespace=workspace.namespace)
+    log.info("volume grows", workspace="/".join(workspace.key), size=action.size)
+
+
+async def tell_refused_size(writes: Writes, action: GrowVolume, why: str) -> None:
+    """The owner asked for it and nobody else would say so."""
+    note = Note(
+        "VolumeNotGrown", f"its volume cannot grow to {action.size}: {why}", f"grow {action.size}", warning=True
+    )
+    await writes.tell(action.workspace, (note,))
 
 
 async def _patch(writes: Writes, workspace: Workspace, patch: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What to do about workspaces that have been placed, or should not run.
 
+    grow       volumes of which more is asked than they have
     wind down  those that should not run: the replica goes, the volume stays
     begin      those that `spec.schedule.start` wants
     take back  those whose pod cannot start where it was put
@@ -13,7 +14,8 @@ with the record of why, then, in whatever later plan, the replica. Whoever dies 
 from collections.abc import Iterator
 from datetime import datetime
 
-from stokehold.model.actions import Action, EndWorkspace, Note, ResumeWorkspace, StopWorkspace, WriteStatus
+from stokehold.api.quantities import exact
+from stokehold.model.actions import Action, EndWorkspace, GrowVolume, Note, ResumeWorkspace, StopWorkspace, WriteStatus
 from stokehold.model.reasons import Idleness, Stop
 from stokehold.model.snapshot import Pod, Snapshot, StopRecord, Workspace
 from stokehold.model.statuses import Status, whole
@@ -32,6 +34,7 @@ def plan_culling(snapshot: Snapshot, settings: CullingSettings) -> Iterator[Acti
     for workspace in snapshot.workspaces.values():
         if snapshot.is_going(workspace):
             continue
+        yield from _grow_volume(workspace)
         if not workspace.spec.running:
             yield from _wind_down(workspace, snapshot.taken_at)
             yield from _begin(workspace, snapshot.taken_at, settings)
@@ -55,6 +58,16 @@ def watch(workspace: Workspace, pod: Pod, snapshot: Snapshot, settings: CullingS
     snoozed = answer(workspace, now, zone_of(workspace))
     one = Watched(workspace, pod, started, signals, evidence, read_clock(workspace.status.activity, started), snoozed)
     return one.seen(advance(one.clock, evidence, one.after))
+
+
+def _grow_volume(workspace: Workspace) -> Iterator[Action]:
+    """A larger `spec.storage.size` goes to the claim; a smaller one the API server refuses."""
+    storage, volume = workspace.spec.storage, workspace.volume
+    if storage is None or volume is None or volume.phase != "Bound" or volume.deleting or not volume.size:
+        return
+    size = str(storage.size)
+    if exact(size) > exact(volume.size) and volume.refused_size != size:
+        yield GrowVolume(workspace, size)
 
 
 def _wind_down(workspace: Workspace, now: datetime) -> Iterator[Action]:
