@@ -110,6 +110,27 @@ def test_failure_beyond_the_last_restart_is_final():
     assert "exit code 3" in actions[0].proof.message
 
 
+def test_eviction_for_its_own_disk_is_the_jobs_failure_and_one_for_the_node_is_not():
+    for disrupted, restarts in ((False, 1), (True, 0)):
+        job = a_job()
+        job = replace(job, pods=(a_worker(job, 0, "Failed", reason="Evicted", disrupted=disrupted),))
+
+        (action,) = plan(a_snapshot([a_node()], [job]))
+
+        assert action.status["restarts"] == restarts
+
+
+def test_gang_that_could_not_be_bound_goes_elsewhere_if_it_can():
+    evictions = [{"time": "2026-01-01T11:59:00Z", "reason": "BindTimeout", "node": "a"}]
+    job = a_job(gpusPerNode=8, status={"evictions": evictions, "attempt": 2})
+
+    def chosen(*nodes: str) -> tuple[str, ...]:
+        return plan(a_snapshot([a_node(name) for name in nodes], [job]))[0].placement.nodes
+
+    assert chosen("a", "b") == ("b",)
+    assert chosen("a") == ("a",)
+
+
 def test_running_is_told_soon_of_one_job_and_later_of_a_swarm():
     """Each write costs the API server as much as a pod, and a job of seconds is over before anybody reads it."""
 

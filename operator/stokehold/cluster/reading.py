@@ -53,7 +53,10 @@ LARGEST_GANG = 4096
 
 
 def read_pod(raw: wire.Pod) -> Pod:
-    """A pod; its requests are charged to the node it is bound to, else to the one that we pinned it to."""
+    """A pod; its requests are charged to the node it is bound to, else to the one that we pinned it to.
+
+    Ours have a controller. A pod without one that only looks like ours holds nothing until it is bound.
+    """
     meta, status = raw.metadata, raw.status
     controller = next((ref for ref in meta.owner_references if ref.controller), None)
     worker, member = _worker(meta), _member(meta)
@@ -66,7 +69,7 @@ def read_pod(raw: wire.Pod) -> Pod:
         uid=meta.uid,
         phase=status.phase,
         requests=_pod_requests(raw.spec),
-        node=raw.spec.node_name or (_pinned_node(raw.spec) if worker or member else ""),
+        node=raw.spec.node_name or (_pinned_node(raw.spec) if controller and (worker or member) else ""),
         bound=bool(raw.spec.node_name),
         owner_uid=controller.uid if controller else "",
         worker=worker,

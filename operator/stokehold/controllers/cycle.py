@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ class Cycle:
         name: str,
         read: Callable[[], Snapshot],
         plan: Callable[[Snapshot], Iterable[Action]],
-        carry_out: Callable[[list[Action]], Awaitable[object]],
+        carry_out: Callable[[list[Action]], Awaitable[Counter[str]]],
         pace: Pace,
     ) -> None:
         self.name = name
@@ -71,17 +72,18 @@ class Cycle:
                 self.wake()  # what was done may have made room for more
 
     async def run_once(self) -> int:
-        """One cycle; returns the number of actions."""
+        """One cycle; returns how many actions were done. Those that were not are planned again when it wakes."""
         with _timed(self.name, "snapshot"):
             snapshot = self._read()
         began = time.monotonic()
         with _timed(self.name, "plan"):
             actions = await self._decide(snapshot)
         self._planned_in = time.monotonic() - began
-        if actions:
-            with _timed(self.name, "apply"):
-                await self._carry_out(actions)
-        return len(actions)
+        if not actions:
+            return 0
+        with _timed(self.name, "apply"):
+            outcomes = await self._carry_out(actions)
+        return outcomes["done"]
 
     async def _decide(self, snapshot: Snapshot) -> list[Action]:
         if self._planned_in < THREAD_FROM_SECONDS:

@@ -26,7 +26,7 @@ class Provisioner:
         self,
         settings: ProvisioningSettings,
         calls: ProviderCalls,
-        write: Callable[[Iterable[Action]], Awaitable[object]],
+        write: Callable[[Iterable[Action]], Awaitable[Counter[str]]],
     ) -> None:
         self._settings = settings
         self._calls = calls
@@ -37,7 +37,7 @@ class Provisioner:
         """What is to be done now and is not being done already."""
         return [action for action in plan_provisioning(snapshot, self._settings) if self._is_news(action)]
 
-    async def carry_out(self, actions: list[Action]) -> None:
+    async def carry_out(self, actions: list[Action]) -> Counter[str]:
         """Start the calls, then write; nothing here waits for a provider."""
         writes: list[Action] = []
         for action in actions:
@@ -46,7 +46,7 @@ class Provisioner:
             else:
                 writes.append(action)
                 self._note(action)
-        await self._write(writes)
+        return await self._write(writes)
 
     def _is_news(self, action: Action) -> bool:
         match action:

@@ -5,6 +5,7 @@ informers sync -> admission -> ready (standbys too) -> Lease won -> planning cyc
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -192,7 +193,7 @@ class Operator:
         self,
         name: str,
         plan: Callable[[Snapshot], Iterable[Action]],
-        carry_out: Callable[[list[Action]], Awaitable[object]] | None = None,
+        carry_out: Callable[[list[Action]], Awaitable[Counter[str]]] | None = None,
         debounce: float | None = None,
     ) -> Cycle:
         """One planner's loop; all read the same cluster and write through the same applier."""

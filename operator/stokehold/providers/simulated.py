@@ -18,6 +18,7 @@ from stokehold.cluster.client import KubeApi, PatchKind
 from stokehold.cluster.errors import AlreadyExistsError, ApiError, ForbiddenError, NotFoundError
 from stokehold.cluster.resources import NODES
 from stokehold.model.capacity import Instance, NodeRequest
+from stokehold.model.names import label_value
 from stokehold.providers.base import AuthError, CapacityError, UnavailableError
 
 POOL_LABEL = f"{KEY_PREFIX}simulated-pool"
@@ -108,7 +109,7 @@ class Simulated:
             raise _translated(error) from error
 
     async def _list(self, pool: str, owner: str | None) -> list[Manifest]:
-        selector = f"{POOL_LABEL}={pool}" + (f",{OWNER_LABEL}={owner}" if owner is not None else "")
+        selector = f"{POOL_LABEL}={label_value(pool)}" + (f",{OWNER_LABEL}={owner}" if owner is not None else "")
         found: list[Manifest] = []
         token: str | None = None
         try:
@@ -127,7 +128,7 @@ def _node(request: NodeRequest, name: str, suffix: str, gpus: dict[str, str]) ->
     now = _now()
     wanted = {key: value for key, value in request.resources if key != request.gpu_resource}
     amounts = {**DEFAULT_RESOURCES, **wanted}
-    own = {"kubernetes.io/hostname": name, POOL_LABEL: request.pool, OWNER_LABEL: request.owner}
+    own = {"kubernetes.io/hostname": name, POOL_LABEL: label_value(request.pool), OWNER_LABEL: request.owner}
     return {
         "apiVersion": "v1",
         "kind": "Node",

@@ -1,8 +1,8 @@
 """Carries out what the planners decided: one action, one or a few calls. The only writer.
 
 Every write is idempotent or guarded (deterministic names, uid, resourceVersion), so a plan that was carried out
-in part, twice, or by a leader that has been replaced since does no harm. What fails is simply planned again; only a
-refusal that the owner of the work can mend is remembered.
+in part, twice, or by a leader that has been replaced since does no harm. What fails is simply planned again; what is
+refused is tried again later and later, and a refusal that the owner of the work can mend is told.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import assert_never
 
 from stokehold.cluster.apply import claims, jobs, serving, workspaces
+from stokehold.cluster.apply.patience import Patience
 from stokehold.cluster.apply.writes import Writer, Writes
 from stokehold.cluster.errors import (
     AlreadyExistsError,
@@ -65,6 +66,7 @@ class Applier:
         self._writes = writes
         self._cluster = cluster
         self._observe = observe
+        self._patience = Patience()
 
     async def apply(self, actions: Iterable[Action]) -> Counter[str]:
         """Carry out all actions, many at a time; returns how many ended how. Raises NotLeaderError when replaced."""
@@ -76,6 +78,9 @@ class Applier:
 
     async def _carry_out(self, action: Action) -> str:
         name = type(action).__name__
+        key = (name, _target(action))
+        if self._patience.waits(key):
+            return "held"
         outcome = "done"
         try:
             await self._dispatch(action)
@@ -86,7 +91,10 @@ class Applier:
             log.warning("the API server did not answer", action=name, error=str(error))
         except ApiError as error:
             outcome = "refused"
-            log.warning("the API server refused a write", action=name, target=_target(action), error=str(error))
+            log.warning("the API server refused a write", action=name, target=key[1], error=str(error))
+        # What creates has a memory of its own, which its owner can clear.
+        if not isinstance(action, AdmitJob | StartWorkspace | WriteDeployment):
+            self._patience.note(key, refused=outcome == "refused")
         self._observe(name, outcome)
         return outcome
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from stokehold.api.v1alpha1.training_job import Eviction as EvictionRecord
 from stokehold.model.reasons import Eviction
 from stokehold.model.snapshot import Job, ServingPool, Snapshot
 from stokehold.planning.scheduling.attempts import Attempt
@@ -19,18 +20,21 @@ def requeue_time(job: Job, attempt: Attempt, end: End, now: datetime, settings: 
     """When the next attempt may start: later after each failure, soon after a fault of the cluster."""
     if end.eviction == Eviction.WORKER_FAILED:
         return now + _doubled(settings.restart_backoff, attempt.restarts, settings)
-    recent = [e for e in job.status.evictions if e.time is not None and now - e.time <= settings.fault_window]
+    recent = [e for e in _recent(job, now, settings) if e.reason != Eviction.SUSPENDED]
     return now + _doubled(settings.requeue_backoff, len(recent), settings)
+
+
+def unbound_on(job: Job, now: datetime, settings: SchedulingSettings) -> frozenset[str]:
+    """Nodes that kube-scheduler would not bind the job's workers to of late: others come first."""
+    return frozenset(e.node for e in _recent(job, now, settings) if e.reason == Eviction.BIND_TIMEOUT and e.node)
 
 
 def nodes_to_avoid(snapshot: Snapshot, settings: SchedulingSettings) -> frozenset[str]:
     """Nodes whose kubelet has refused workers more than once of late; forgiven when the last refusal is old enough."""
     refusals: dict[str, int] = defaultdict(int)
     for job in snapshot.jobs.values():
-        for eviction in job.status.evictions:
-            if eviction.reason != Eviction.REJECTED_BY_NODE or eviction.time is None:
-                continue
-            if snapshot.taken_at - eviction.time <= settings.fault_window:
+        for eviction in _recent(job, snapshot.taken_at, settings):
+            if eviction.reason == Eviction.REJECTED_BY_NODE:
                 refusals[eviction.node] += 1
     return _refusing(refusals, settings)
 
@@ -42,6 +46,10 @@ def nodes_to_avoid_for(pool: ServingPool, snapshot: Snapshot, settings: Scheduli
         if pod.placed_at is not None and snapshot.taken_at - pod.placed_at <= settings.fault_window:
             refusals[pod.node] += 1
     return _refusing(refusals, settings)
+
+
+def _recent(job: Job, now: datetime, settings: SchedulingSettings) -> list[EvictionRecord]:
+    return [e for e in job.status.evictions if e.time is not None and now - e.time <= settings.fault_window]
 
 
 def _refusing(refusals: Mapping[str, int], settings: SchedulingSettings) -> frozenset[str]:

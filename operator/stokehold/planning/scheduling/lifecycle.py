@@ -22,7 +22,6 @@ LOST_WITH_NODE = (
     "Shutdown",
     "NodeShutdown",
     "Terminated",
-    "Evicted",
     "Preempting",
     "ContainerStatusUnknown",  # the kubelet came back and its containers were gone
 )

@@ -39,7 +39,7 @@ from stokehold.planning.placement.priorities import priority_of
 from stokehold.planning.placement.purchases import Purchase, demand_of, held_nodes, standing_purchases
 from stokehold.planning.scheduling import reporting
 from stokehold.planning.scheduling.attempts import Attempt, current_attempt, is_over
-from stokehold.planning.scheduling.backoff import nodes_to_avoid, nodes_to_avoid_for, requeue_time
+from stokehold.planning.scheduling.backoff import nodes_to_avoid, nodes_to_avoid_for, requeue_time, unbound_on
 from stokehold.planning.scheduling.bursting import with_burst
 from stokehold.planning.scheduling.lifecycle import Case, End, end_of_attempt
 from stokehold.planning.scheduling.queueing import (
@@ -278,7 +278,7 @@ def _place(entries: list[Entry], ledger: Ledger, purchases: Mapping[str, Purchas
         if demand not in hopeless:
             if admitted == teller.settings.most_admissions:
                 break
-            found = place_gang(ledger, demand)
+            found = _place_well(entry, demand, ledger, teller)
             if not isinstance(found, Shortfall):
                 if not isinstance(entry.work, Promised):
                     admitted += 1
@@ -289,6 +289,16 @@ def _place(entries: list[Entry], ledger: Ledger, purchases: Mapping[str, Purchas
         if not isinstance(entry.work, Promised):  # its pod will tell
             waiting.append((entry, demand))
     yield from _tell_waiting(waiting, ledger, purchases, teller)
+
+
+def _place_well(entry: Entry, demand: Demand, ledger: Ledger, teller: Teller) -> Placement | Shortfall:
+    """On nodes that kube-scheduler has not refused the gang of late, if there are enough of them."""
+    if isinstance(entry.owner, Job) and entry.owner.status.evictions:
+        bad = unbound_on(entry.owner, teller.snapshot.taken_at, teller.settings)
+        found = place_gang(ledger, avoiding(demand, bad)) if bad else None
+        if isinstance(found, Placement):
+            return found
+    return place_gang(ledger, demand)
 
 
 def _tell_waiting(

@@ -1,0 +1,34 @@
+"""Refused writes are tried again later and later, others at once."""
+
+from stokehold.cluster.apply.patience import LONGEST_PAUSE_SECONDS, Patience
+
+STATUS, OTHER = ("WriteStatus", "team-a/job"), ("WriteStatus", "team-a/other")
+
+
+def test_a_write_that_is_always_refused_is_sent_a_few_times_and_then_once_a_minute():
+    now = 0.0
+    patience = Patience(lambda: now)
+    sent = []
+
+    while now < 600:
+        if not patience.waits(STATUS):
+            sent.append(now)
+            patience.note(STATUS, refused=True)
+        assert not patience.waits(OTHER)
+        now += 0.25
+
+    assert sent[:5] == [0, 1, 3, 7, 15]
+    assert len(sent) <= 6 + 600 / LONGEST_PAUSE_SECONDS
+
+
+def test_success_and_long_silence_forget_the_refusals():
+    now = 0.0
+    patience = Patience(lambda: now)
+    for _ in range(4):
+        patience.note(STATUS, refused=True)
+    patience.note(STATUS, refused=False)
+    assert not patience.waits(STATUS)
+
+    patience.note(STATUS, refused=True)
+    now = 1.0
+    assert not patience.waits(STATUS), "it begins with the shortest pause again"
