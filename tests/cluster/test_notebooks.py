@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 
 from kit.workspaces import a_workspace
-from stokehold.cluster.notebooks import DEADLINE_SECONDS, LARGEST_ANSWER, NotebookProber
+from stokehold.cluster import notebooks
+from stokehold.cluster.notebooks import LARGEST_ANSWER, NotebookProber
 from stokehold.model.snapshot import Notebook
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -24,7 +25,7 @@ class Servers:
     def __init__(self) -> None:
         self._runners: list[web.AppRunner] = []
         self.ports: list[int] = []
-        self.answers: dict[tuple[str, str], Notebook] = {}
+        self.prober = NotebookProber({}, lambda: NOW, "http://127.0.0.1:{port}")
 
     async def add(self, handler: Handler) -> int:
         app = web.Application()
@@ -42,7 +43,7 @@ class Servers:
         workspaces = [
             a_workspace(f"ws-{port}", idle={"signals": {"jupyter": {"port": port}}}, env=[]) for port in self.ports
         ]
-        return await NotebookProber(self.answers, lambda: NOW, "http://127.0.0.1:{port}").round(workspaces)
+        return await self.prober.round(workspaces)
 
     async def close(self) -> None:
         for runner in self._runners:
@@ -133,27 +134,44 @@ async def floods(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def nests(_: web.Request) -> web.StreamResponse:
+    text = '[{"last_activity": "2026-01-01T11:00:00Z", "more": ' + "[" * (LARGEST_ANSWER // 2)
+    return web.Response(text=text, content_type="application/json")
+
+
+def tells_its_time(date: str, active: str = "0001-01-01T00:00:00Z") -> Handler:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        bodies = {"kernels": [{"last_activity": active}], "terminals": [], "status": {"started": active}}
+        return web.json_response(bodies[request.path.rsplit("/", 1)[-1]], headers={"Date": date})
+
+    return answer
+
+
 async def packs_a_bomb(request: web.Request) -> web.StreamResponse:
     response = web.Response(body=b" " * 40 * LARGEST_ANSWER + b"[]", content_type="application/json")
     response.enable_compression(web.ContentCoding.gzip)
     return response
 
 
-@pytest.mark.parametrize(
-    ("handler", "said"),
-    [
-        (html, ""),
-        (other_json, ""),
-        (refuses, "it refuses (403); set JUPYTER_TOKEN in spec.env to its token"),
-        (not_there, "/api/kernels is not there; is it a Jupyter server?"),
-        (broken, "/api/kernels answered 500"),
-        (hangs_up, ""),
-        (floods, f"the answer is longer than {LARGEST_ANSWER} bytes"),
-        (packs_a_bomb, ""),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-async def test_no_usable_answer_is_no_knowledge_and_says_why(servers: Servers, handler: Handler, said: str):
+USELESS: dict[str, tuple[Handler, str]] = {
+    "HTML": (html, "/api/kernels gave text/html that no Jupyter server gives"),
+    "other JSON": (other_json, "/api/kernels gave application/json that no Jupyter server gives"),
+    "refuses": (refuses, "it refuses (403); set JUPYTER_TOKEN in spec.env to its token"),
+    "not there": (not_there, "/api/kernels is not there; is it a Jupyter server?"),
+    "broken": (broken, "/api/kernels answered 500"),
+    "hangs up": (hangs_up, "Server disconnected"),
+    "floods": (floods, f"the answer is longer than {LARGEST_ANSWER} bytes"),
+    "packs a bomb": (packs_a_bomb, f"the answer is longer than {LARGEST_ANSWER} bytes"),
+    "nests": (nests, "its answer makes no sense: maximum recursion depth exceeded"),
+    "no time": (tells_its_time(""), "it does not tell its time"),
+    "no such time": (tells_its_time("Thu, 31 Dec 2026 23:59:59 +99999999999999999999"), "it does not tell its time"),
+    "the end of time": (tells_its_time("Fri, 31 Dec 9999 23:59:59 GMT"), "its answer makes no sense: date value"),
+}
+
+
+@pytest.mark.parametrize("case", USELESS)
+async def test_no_usable_answer_is_no_knowledge_and_says_why(servers: Servers, case: str):
+    handler, said = USELESS[case]
     await servers.add(handler)
     await servers.add(jupyter())
 
@@ -182,22 +200,48 @@ async def test_a_redirect_is_not_followed(servers: Servers):
 
     (answer,) = await servers.ask()
 
-    assert "answered 302" in answer.error
+    assert "answered 302: it sends us elsewhere" in answer.error
     assert asked == []
 
 
-async def test_servers_that_hang_cost_one_deadline_and_only_themselves(servers: Servers):
-    async def hangs(_: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(60)
-        return web.Response()
+async def hangs(_: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(60)
+    return web.Response()
 
-    for _ in range(3):
-        await servers.add(hangs)
-    await servers.add(jupyter())
+
+async def test_servers_that_hang_cost_one_deadline_and_only_themselves(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(notebooks, "DEADLINE_SECONDS", 1.0)
+    for handler in (hangs, hangs, hangs, jupyter()):
+        await servers.add(handler)
     began = time.monotonic()
 
     *hanging, good = await servers.ask()
 
-    assert time.monotonic() - began < 2 * DEADLINE_SECONDS
+    assert time.monotonic() - began < 2.9  # in turn they would take 3 s
     assert good.error == ""
-    assert all(f"it did not answer in {DEADLINE_SECONDS:.0f} s" in answer.error for answer in hanging)
+    assert all("it did not answer in 1 s" in answer.error for answer in hanging)
+
+
+async def test_who_gave_no_answer_the_last_time_is_asked_last(servers: Servers, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(notebooks, "DEADLINE_SECONDS", 0.2)
+    servers.prober = NotebookProber({}, lambda: NOW, "http://127.0.0.1:{port}", at_once=1)
+    asked: list[int] = []
+
+    def noting(number: int, handler: Handler) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            asked.append(number)
+            return await handler(request)
+
+        return answer
+
+    await servers.add(noting(1, hangs))
+    await servers.add(noting(2, broken))
+    await servers.add(noting(3, jupyter()))
+
+    await servers.ask()
+    await servers.ask()
+
+    assert [*dict.fromkeys(asked[:5])] == [1, 2, 3]
+    assert [*dict.fromkeys(asked[5:])] == [3, 1, 2]

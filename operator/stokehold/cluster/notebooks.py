@@ -22,7 +22,7 @@ SERVICE_URL = "http://{service}.{namespace}.svc:{port}"
 """Where a workspace's server is; the operator outside of the cluster needs another way."""
 DEADLINE_SECONDS = 5.0
 LARGEST_ANSWER = 1 << 20
-MOST_AT_ONCE = 16
+MOST_AT_ONCE = 64
 TOKEN_VARIABLE = "JUPYTER_TOKEN"  # noqa: S105 - the name of a variable
 QUIET_STATES = ("idle", "dead")
 """Execution states of kernels that do nothing; all others, and those that we do not know, are work."""
@@ -65,11 +65,17 @@ class Target:
 class NotebookProber:
     """Asks all servers once a round, and remembers what each said last."""
 
-    def __init__(self, answers: dict[Key, Notebook], clock: Callable[[], datetime], url: str = SERVICE_URL) -> None:
+    def __init__(
+        self,
+        answers: dict[Key, Notebook],
+        clock: Callable[[], datetime],
+        url: str = SERVICE_URL,
+        at_once: int = MOST_AT_ONCE,
+    ) -> None:
         self._answers = answers
         self._clock = clock
         self._url = url
-        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
+        self._slots = asyncio.Semaphore(at_once)
 
     async def round(self, workspaces: Iterable[Workspace]) -> list[Notebook]:
         """Ask each workspace that wants to be asked and has a pod that runs; forget the others."""
@@ -79,22 +85,34 @@ class NotebookProber:
             del self._answers[key]
         if not targets:
             return []
+        targets.sort(key=self._failed_last)
         timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
             return await asyncio.gather(*(self._ask(session, target) for target in targets))
+
+    def _failed_last(self, target: Target) -> bool:
+        """Whether it gave no knowledge the last time; such servers wait for the others, not the others for them."""
+        before = self._answers.get(target.key)
+        return before is not None and bool(before.error)
 
     async def _ask(self, session: aiohttp.ClientSession, target: Target) -> Notebook:
         async with self._slots:
             try:
                 async with asyncio.timeout(DEADLINE_SECONDS):
                     answer = await _read_server(session, target, self._clock)
-            except (_NoAnswerError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                why = str(error) or f"it did not answer in {DEADLINE_SECONDS:.0f} s"
-                answer = Notebook(
-                    self._clock(), target.pod_uid, error=f"the Jupyter server at {target.url}: {why}"[:300]
-                )
+            except Exception as error:  # noqa: BLE001 - whatever one server provokes, the others are asked all the same
+                told = f"the Jupyter server at {target.url}: {_why(error)}"
+                answer = Notebook(self._clock(), target.pod_uid, error=told[:300])
         self._answers[target.key] = answer
         return answer
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"it did not answer in {DEADLINE_SECONDS:g} s"
+    if isinstance(error, _NoAnswerError | aiohttp.ClientError | OSError):
+        return str(error) or type(error).__name__
+    return f"its answer makes no sense: {error}"
 
 
 def target_of(workspace: Workspace, url: str) -> Target | None:
@@ -151,15 +169,22 @@ async def _get(
 ) -> tuple[Any, timedelta]:
     """The answer, and how far the server's clock is ahead of ours."""
     headers = {"Authorization": f"token {target.token}"} if target.token else {}
+    page = path.partition("?")[0]
     async with session.get(target.url + path, headers=headers, allow_redirects=False) as answer:
         if answer.status == 404:
-            raise _NotThereError(f"{path.partition('?')[0]} is not there; is it a Jupyter server?")
+            raise _NotThereError(f"{page} is not there; is it a Jupyter server?")
         if answer.status in (401, 403):
             raise _NoAnswerError(f"it refuses ({answer.status}); set {TOKEN_VARIABLE} in spec.env to its token")
+        if 300 <= answer.status < 400:
+            raise _NoAnswerError(f"{page} answered {answer.status}: it sends us elsewhere, where we do not follow")
         if answer.status != 200:
-            raise _NoAnswerError(f"{path.partition('?')[0]} answered {answer.status}")
+            raise _NoAnswerError(f"{page} answered {answer.status}")
         body = await _bounded(answer.content)
-        return msgspec.json.decode(body, type=form), _ahead(answer.headers, clock())
+        try:
+            return msgspec.json.decode(body, type=form), _ahead(answer.headers, clock())
+        except msgspec.DecodeError as error:
+            kind = answer.content_type
+            raise _NoAnswerError(f"{page} gave {kind} that no Jupyter server gives: {error}") from error
 
 
 async def _bounded(stream: aiohttp.StreamReader) -> bytes:
@@ -172,11 +197,11 @@ async def _bounded(stream: aiohttp.StreamReader) -> bytes:
 
 
 def _ahead(headers: Mapping[str, str], now: datetime) -> timedelta:
-    """Its Date has whole seconds: less than two is no difference."""
+    """Its Date has whole seconds: less than two is no difference. Without one nobody can read its times."""
     try:
         told = _aware(parsedate_to_datetime(headers["Date"]))
-    except (KeyError, ValueError):
-        return timedelta()
+    except (KeyError, ValueError, OverflowError) as error:
+        raise _NoAnswerError("it does not tell its time: the header Date is missing or unreadable") from error
     ahead = told - now
     return ahead if abs(ahead) >= timedelta(seconds=2) else timedelta()
 

@@ -310,6 +310,8 @@ def test_gpu_signal_that_is_not_required_does_not_hold_one_whose_kernels_are_idl
         (Notebook(NOW, "pod-of-before", last_activity=LONG_AGO), "SignalUnknown"),
         (Notebook(NOW, "pod-ada", error="connection refused"), "SignalUnknown"),
         (Notebook(NOW, "pod-ada"), "SignalUnknown"),
+        (Notebook(NOW, "pod-ada", last_activity=NOW + 2 * MINUTE), "SignalUnknown"),
+        (Notebook(NOW, "pod-ada", last_activity=NOW - timedelta(days=700_000)), "Warned"),
         (Notebook(NOW, "pod-ada", kernels=2, busy_kernels=1, last_activity=LONG_AGO), "InUse"),
         (Notebook(NOW, "pod-ada", kernels=2, last_activity=NOW - MINUTE), "IdleTooShort"),
         (Notebook(NOW, "pod-ada", kernels=2, last_activity=LONG_AGO), "Warned"),

@@ -13,7 +13,7 @@ from stokehold.api import conditions
 from stokehold.api.conditions import find_condition
 from stokehold.api.v1alpha1.dev_workspace import GpuSignal, Signals
 from stokehold.api.v1alpha1.gpu_node import Gpu, GPUNodeStatus, GpuProcessOwner, MigDevice
-from stokehold.model.snapshot import Pod, Snapshot, Workspace
+from stokehold.model.snapshot import Notebook, Pod, Snapshot, Workspace
 from stokehold.model.statuses import whole
 from stokehold.planning.culling.settings import CullingSettings
 
@@ -175,10 +175,18 @@ def _jupyter_signal(workspace: Workspace, pod: Pod, snapshot: Snapshot, settings
     if told.busy_kernels:
         count = f"{told.busy_kernels} of {told.kernels} kernels busy"
         return Signal(name, State.ACTIVE, count, heard, last_active=heard)
-    if told.last_activity is None or told.last_activity > told.time + settings.clock_tolerance:
+    return _idle_kernels(name, told, settings)
+
+
+def _idle_kernels(name: str, told: Notebook, settings: CullingSettings) -> Signal:
+    """Quiet since the last message, if that can be."""
+    if told.last_activity is None:
         return Signal(name, State.UNKNOWN, "the Jupyter server does not say when it was used last")
     last = whole(told.last_activity)
-    return Signal(name, State.QUIET, f"{told.kernels} kernels idle", heard, last, last)
+    if told.last_activity > told.time + settings.clock_tolerance:
+        to_come = f"the Jupyter server says that it was used last at {last:%Y-%m-%d %H:%M:%S} UTC, which is to come"
+        return Signal(name, State.UNKNOWN, to_come)
+    return Signal(name, State.QUIET, f"{told.kernels} kernels idle", whole(told.time), last, last)
 
 
 def _unknown(why: str) -> Evidence:
