@@ -195,6 +195,38 @@ def test_gap_counts_as_unknown_time_and_the_clock_goes_on_from_where_it_stood():
     assert status["activity"]["coveragePercent"] == 71
 
 
+@pytest.mark.parametrize(
+    ("jupyter", "seen_minutes"),
+    [
+        (None, 5),
+        (Notebook(NOW + 16 * MINUTE, "pod-ada", last_activity=LONG_AGO), 5),
+        (Notebook(NOW + 16 * MINUTE, "pod-ada", error="it did not answer in 5 s"), 0),
+    ],
+)
+def test_what_was_seen_before_the_agent_fell_silent_counts_though_no_status_had_it_yet(
+    jupyter: Notebook | None, seen_minutes: int
+):
+    """The figures were written at NOW - 1 min, the last heartbeat came at NOW + 4 min."""
+    signals = {} if jupyter is None else {"jupyter": {}}
+    workspaces = [a_workspace(idle={"signals": signals}, status=quiet_for(48, stopAt=NOW + 12 * MINUTE))]
+    notebooks = {} if jupyter is None else {("team-a", "ada"): jupyter}
+    last_word = a_sighting(quiet_gpu(), heard=NOW + 4 * MINUTE)
+
+    written = plan(workspaces_at(NOW + 16 * MINUTE, workspaces, last_word, notebooks=notebooks))
+
+    silent = only_status(written)
+    assert (idle_condition(silent)["reason"], "stopAt" in silent) == ("SignalUnknown", False)
+    assert "gpu: the agent of n1 has been silent since 2026-01-01 12:04:00 UTC" in idle_condition(silent)["message"]
+    assert silent["activity"]["quietSeconds"] == (48 + seen_minutes) * 60
+    assert silent["activity"]["unknownSeconds"] == 0
+    later = NOW + 24 * MINUTE
+    again = a_sighting(a_gpu(since=later - MINUTE), heard=later)
+    quiet = {key: replace(told, time=later, error="", last_activity=LONG_AGO) for key, told in notebooks.items()}
+    back = only_status(plan(workspaces_at(later, carried_out(workspaces, written), again, notebooks=quiet)))
+    assert back["activity"]["quietSeconds"] == (48 + seen_minutes + 1) * 60
+    assert back["activity"]["unknownSeconds"] == (24 - seen_minutes) * 60
+
+
 def test_poorly_measured_is_not_stopped_until_a_whole_window_was_seen():
     clock = {"quietSeconds": 70 * 60, "unknownSeconds": 30 * 60, "measuredSince": NOW - 30 * MINUTE}
     poor = a_workspace(status=started(100, **clock, observedTime=NOW))

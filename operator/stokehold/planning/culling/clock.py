@@ -53,7 +53,7 @@ def advance(clock: Clock, evidence: Evidence, window: timedelta) -> Clock:
     """The clock with what has been seen since. After a whole window without a gap older gaps are forgotten."""
     if evidence.last_active is not None and evidence.last_active > clock.last_active:
         clock = Clock(evidence.last_active)
-    if evidence.state is not State.QUIET or evidence.since is None or evidence.until is None:
+    if evidence.state is State.ACTIVE or evidence.since is None or evidence.until is None:
         return clock
     begin = max(evidence.since, clock.last_active, clock.observed or clock.last_active)
     if evidence.until <= begin:

@@ -1,11 +1,12 @@
 """What is known of a workspace's use: one signal each for its GPUs and its Jupyter server, and all of them together.
 
 A signal is Quiet only for a span of time for which somebody has seen it quiet: `since` ... `until`. Whatever else
-may be the case, what is missing, stale, partial or contradictory is Unknown.
+may be the case, what is missing, stale, partial or contradictory is Unknown. An agent that fell silent leaves the
+proof of what it saw until then: Unknown now, with a span that counts.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -31,7 +32,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One signal; `since` and `until` bound the time for which a Quiet one is proven to have been quiet."""
+    """One signal; `since` and `until` bound the time for which it is proven to have been quiet, whatever it is now."""
 
     name: str
     state: State
@@ -44,7 +45,10 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All signals together; `because` is the one that decides an Active or Unknown state."""
+    """All signals together; `because` is the one that decides an Active or Unknown state.
+
+    `since` and `until` bound the time for which all that counts was proven to be quiet; None without such a time.
+    """
 
     state: State
     because: str
@@ -71,17 +75,25 @@ def together(signals: Iterable[Signal]) -> Evidence:
     signals = tuple(signals)
     active_times = [s.last_active for s in signals if s.last_active is not None]
     last_active = max(active_times, default=None)
+    since, until = _proof(signals)
     for state in (State.ACTIVE, State.UNKNOWN):
         deciding = [s for s in signals if s.state is state and (s.required or state is State.ACTIVE)]
         if deciding:
             because = "; ".join(f"{s.name}: {s.evidence}" for s in deciding)
-            return Evidence(state, because, last_active=last_active)
-    quiet = [s for s in signals if s.state is State.QUIET and s.since is not None and s.until is not None]
-    if not quiet:
+            return Evidence(state, because, since, until, last_active)
+    if since is None:
         return Evidence(State.UNKNOWN, "nothing tells whether it is used", last_active=last_active)
-    since = max(s.since for s in quiet if s.since is not None)
-    until = min(s.until for s in quiet if s.until is not None)
     return Evidence(State.QUIET, "", since, until, last_active)
+
+
+def _proof(signals: Iterable[Signal]) -> tuple[datetime, datetime] | tuple[None, None]:
+    """The time for which every signal that counts was seen quiet."""
+    counting = [s for s in signals if s.required or s.state is not State.UNKNOWN]
+    begins = [s.since for s in counting if s.since is not None]
+    ends = [s.until for s in counting if s.until is not None]
+    if not counting or len(begins) < len(counting) or len(ends) < len(counting):
+        return None, None
+    return max(begins), min(ends)
 
 
 def _gpu_signal(workspace: Workspace, pod: Pod, snapshot: Snapshot, settings: CullingSettings) -> Signal:
@@ -97,30 +109,36 @@ def _read_gpus(
     seen = snapshot.sightings.get(pod.node)
     if seen is None:
         return _unknown(f"node {pod.node} has no GPUNode: no agent runs there")
-    if (why := _why_not_trusted(seen.status, pod.node, snapshot.taken_at, settings)) is not None:
+    heard = seen.status.heartbeat_time
+    if heard is None:
+        return _unknown(f"the agent of {pod.node} has never written")
+    last_word = _read_last_word(workspace, pod, seen.status, snapshot.taken_at, settings, wanted)
+    if snapshot.taken_at - heard > settings.agent_silent_after:
+        why = f"the agent of {pod.node} has been silent since {heard:%Y-%m-%d %H:%M:%S} UTC"
+        return replace(last_word, state=State.UNKNOWN, because=why)
+    return last_word
+
+
+def _read_last_word(
+    workspace: Workspace, pod: Pod, status: GPUNodeStatus, now: datetime, settings: CullingSettings, wanted: GpuSignal
+) -> Evidence:
+    """What the agent knew when it was heard last, be it a minute or a day ago."""
+    if (why := _why_not_trusted(status, pod.node, now, settings)) is not None:
         return _unknown(why)
     if wanted.util_percent < settings.agent_util_percent:
         return _unknown(
             f"utilPercent is {wanted.util_percent}, the agents tell use from {settings.agent_util_percent} % on"
         )
-    devices = tuple(_devices_of(pod, seen.status))
+    devices = tuple(_devices_of(pod, status))
     if len(devices) != workspace.spec.gpus:
         return _unknown(f"the agent names {len(devices)} GPUs as the pod's, it has {workspace.spec.gpus}")
-    heard = seen.status.heartbeat_time
-    if heard is None:
-        return _unknown(f"the GPUNode of {pod.node} has no heartbeat")
-    return together(
-        _device_signal(gpu, device, min(whole(heard), whole(snapshot.taken_at)), wanted) for gpu, device in devices
-    )
+    heard = min(whole(status.heartbeat_time or now), whole(now))
+    return together(_device_signal(gpu, device, heard, wanted) for gpu, device in devices)
 
 
 def _why_not_trusted(status: GPUNodeStatus, node: str, now: datetime, settings: CullingSettings) -> str | None:
     heard = status.heartbeat_time
-    if heard is None:
-        return f"the agent of {node} has never written"
-    if now - heard > settings.agent_silent_after:
-        return f"the agent of {node} has been silent since {heard:%Y-%m-%d %H:%M:%S} UTC"
-    if heard - now > settings.clock_tolerance:
+    if heard is not None and heard - now > settings.clock_tolerance:
         return f"the clock of {node} is ahead of ours by {(heard - now).total_seconds():.0f} s"
     owners = find_condition(status.conditions, "OwnersKnown")
     if owners is None or owners.status != conditions.TRUE:
