@@ -76,6 +76,36 @@ class Desks:
         wait_until(lambda: self.why(name) == reason, within, lambda: f"{name} is {self.status(name)}")
         return self.status(name)
 
+    def hold_replicas(self, held: bool) -> None:
+        """Let the API server refuse that any StatefulSet of the team loses its last replica, or allow it again."""
+        name = f"hold-{self.team.namespace}"
+        rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["statefulsets"]}
+        policy = {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [rule]},
+            "validations": [{"expression": "object.spec.replicas > 0"}],
+        }
+        team = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.team.namespace}}}
+        binding = {"policyName": name, "validationActions": ["Deny"], "matchResources": team}
+        kinds = {"ValidatingAdmissionPolicy": policy, "ValidatingAdmissionPolicyBinding": binding}
+        items = [
+            {
+                "apiVersion": "admissionregistration.k8s.io/v1",
+                "kind": kind,
+                "metadata": {"name": name},
+                "spec": spec,
+            }
+            for kind, spec in kinds.items()
+        ]
+        verb = ["apply"] if held else ["delete", "--ignore-not-found"]
+        listing = {"apiVersion": "v1", "kind": "List", "items": items}
+        self.team.cluster.kubectl(*verb, "-f", "-", input=json.dumps(listing))
+
+    def may_scale_down(self, name: str) -> bool:
+        """Whether the API server would let its StatefulSet go to no replica."""
+        tried = ("patch", "statefulset", name, "--type=merge", "-p", '{"spec":{"replicas":0}}', "--dry-run=server")
+        return bool(self.team.kubectl(*tried, check=False))
+
     def close(self) -> None:
         """Delete all workspaces and wait until their GPUs are free."""
         self.team.kubectl("delete", "gws,statefulsets", "--all", "--wait=false", check=False)

@@ -77,7 +77,14 @@ def a_sighting(*gpus: dict[str, Any], heard: datetime, node: str = "n1", owners_
     """A GPUNode with these GPUs."""
     known = "True" if owners_known else "False"
     status = {"heartbeatTime": heard, "conditions": [{"type": "OwnersKnown", "status": known}], "gpus": list(gpus)}
-    return Sighting(node, GPUNodeStatus.model_validate(status))
+    return Sighting(
+        name=node,
+        uid=f"uid-{node}",
+        resource_version="1",
+        generation=1,
+        created_at=NOW,
+        status=GPUNodeStatus.model_validate(status),
+    )
 
 
 def workspaces_at(now: datetime, workspaces: Iterable[Workspace], *sightings: Sighting, **fields: Any) -> Snapshot:
@@ -96,7 +103,7 @@ def workspaces_at(now: datetime, workspaces: Iterable[Workspace], *sightings: Si
         used,
         taken_at=now,
         workspaces={w.key: w for w in workspaces},
-        sightings={s.node: s for s in sightings},
+        sightings={s.name: s for s in sightings},
         **fields,
     )
 

@@ -86,15 +86,43 @@ def test_silent_agent_stops_nothing_and_the_clock_goes_on_when_it_speaks_again(
     assert back["activity"]["quietSeconds"] >= status["activity"]["quietSeconds"]
     assert back["activity"]["quietSeconds"] < 20  # the silence itself is no idle time
     wait_until(lambda: desks.status("bob")["activity"].get("unknownSeconds", 0) >= 10, 30, lambda: desks.status("bob"))
+    _die_between_the_two_writes_of_a_stop(desks, operator, "bob")
     assert desks.wait_phase("bob", "Stopped", within=60)["stopReason"] == "Idle"
+    events = desks.team.events("bob")
+    assert (events.count("IdleWarning"), events.count("Stopped")) == (1, 1)
 
 
-def test_dry_run_reports_and_a_snooze_is_answered(desks: Desks, world: World):
+def _die_between_the_two_writes_of_a_stop(desks: Desks, operator: OperatorProcess, name: str) -> None:
+    """The record is written, the replica stays: the API server holds it, until the operator is dead."""
+    desks.hold_replicas(True)
+    try:
+        wait_until(lambda: not desks.may_scale_down(name), 20)
+        wait_until(lambda: "Stopped" in desks.team.events(name), 60, lambda: desks.status(name))
+        operator.kill()
+        held = desks.get(name)
+        assert "stokehold.dev/stopped" in held["metadata"]["annotations"]
+        assert not held["spec"]["running"]
+        assert [pod["metadata"].get("deletionTimestamp") for pod in desks.pods(name)] == [None]
+    finally:
+        desks.hold_replicas(False)
+        if not operator.is_running:
+            operator.restart()
+
+
+def test_dry_run_reports_a_snooze_is_answered_and_a_stranger_on_a_gpu_is_told(
+    desks: Desks, world: World, cluster: LocalCluster
+):
     desks.open("eve", idle={"mode": "DryRun"})
-    desks.wait_phase("eve", "Active", "Quiet")
+    node = desks.wait_phase("eve", "Active", "Quiet")["placement"]["node"]
+    world.run_process(4712)
+    world.nvml[1].run((4712, 1 << 30))
     start_agent(desks, world, "eve")
     desks.wait_why("eve", "DryRun")
     assert "NotStopped" in desks.team.events("eve")
+    on_nodes = json.loads(cluster.kubectl("get", "events", "-n", "default", "-o", "json"))["items"]
+    strangers = [e["message"] for e in on_nodes if e["reason"] == "ForeignGpuUser"]
+    assert [told.partition(",")[0] for told in strangers] == [f"process python of no pod uses {uuid_of(1)}"]
+    assert {e["involvedObject"]["name"] for e in on_nodes if e["reason"] == "ForeignGpuUser"} == {node}
 
     started = datetime.fromisoformat(desks.status("eve")["startTime"])
     asked = f"{started + timedelta(days=2):%Y-%m-%dT%H:%M:%SZ}"

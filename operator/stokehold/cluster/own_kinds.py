@@ -129,7 +129,7 @@ def read_claim(raw: wire.OwnKind) -> Claim:
 
 def read_sighting(raw: wire.OwnKind) -> Sighting:
     """A GPUNode; raises ValueError when it cannot be understood."""
-    return Sighting(raw.metadata.name, GPUNode.read(_document("GPUNode", raw)).status)
+    return Sighting(**_identity(raw.metadata), status=GPUNode.read(_document("GPUNode", raw)).status)
 
 
 def _identity(meta: wire.Metadata) -> dict[str, Any]:

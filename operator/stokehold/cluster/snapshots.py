@@ -286,6 +286,8 @@ class Cluster:
         self._refusals: dict[str, tuple[str, datetime]] = {}
         self._refused_sizes: dict[str, str] = {}
         """By uid of the workspace; a new process asks once more."""
+        self._told: dict[str, frozenset[str]] = {}
+        """By uid of the GPUNode; a new process tells it again, and the API server has the Event already."""
         self._listings: dict[str, Listing] = {}
         self._answers: dict[str, Answer] = {}
         self._wake = wake
@@ -321,6 +323,14 @@ class Cluster:
             self._answers = {uid: answer for uid, answer in self._answers.items() if uid in alive}
         return dict(self._answers)
 
+    def _current_sightings(self) -> dict[str, Sighting]:
+        found = dict(self.sightings.values)
+        if self._told:
+            told = {name: self._told[one.uid] for name, one in found.items() if one.uid in self._told}
+            self._told = {found[name].uid: keys for name, keys in told.items()}
+            found |= {name: replace(found[name], told=keys) for name, keys in told.items()}
+        return found
+
     def note_refusal(self, owner: OwnObject, message: str) -> None:
         """Remember in whose words the API server refused an object's children; an empty message forgets it."""
         if message:
@@ -331,6 +341,10 @@ class Cluster:
     def note_refused_size(self, workspace: Workspace, size: str) -> None:
         """Remember that the workspace's volume cannot grow to this size."""
         self._refused_sizes[workspace.uid] = size
+
+    def note_told(self, sighting: Sighting, keys: frozenset[str]) -> None:
+        """Remember what has been told of a node."""
+        self._told[sighting.uid] = keys
 
     def snapshot(self) -> Snapshot:
         """The cluster now."""
@@ -352,7 +366,7 @@ class Cluster:
             serving_pools=serving,
             loads=dict(self.loads),
             claims=dict(self.claims.values),
-            sightings=dict(self.sightings.values),
+            sightings=self._current_sightings(),
             tenants=self.pods.tenants(),
             listings=dict(self._listings),
             answers=self._current_answers(),

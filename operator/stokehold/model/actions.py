@@ -19,6 +19,7 @@ from stokehold.model.snapshot import (
     Pod,
     Proof,
     ServingPool,
+    Sighting,
     StopRecord,
     Workspace,
 )
@@ -151,6 +152,15 @@ class GrowVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class TellOfNode:
+    """Events about a GPUNode. `known` are the keys of all that is the case now: what needs no telling again."""
+
+    sighting: Sighting
+    notes: tuple[Note, ...]
+    known: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class PlaceReplica:
     """Pin a replica's pod to its node and lift its scheduling gate, in one patch."""
 
@@ -273,5 +283,5 @@ Action = (
     | ResumeWorkspace
     | StopWorkspace
     | GrowVolume
-    | PlaceReplica
+    | TellOfNode
 )

@@ -300,12 +300,15 @@ class Claim(OwnObject):
         return self.status.reused_for or self.spec.for_work
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """What the agent of a node wrote last: a GPUNode. Its age is for the planner to judge."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting(OwnObject):
+    """What the agent of the node of this name wrote last: a GPUNode. Its age is for the planner to judge."""
 
-    node: str
+    KIND = "GPUNode"
+
     status: GPUNodeStatus
+    told: frozenset[str] = frozenset()
+    """The keys of the news that this process has told of it in Events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

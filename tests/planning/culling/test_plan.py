@@ -19,7 +19,7 @@ from kit.culling import (
     started,
 )
 from kit.workspaces import a_gpu, a_sighting, a_workspace, carried_out, its_pod, resumed, workspaces_at
-from stokehold.model.actions import EndWorkspace, GrowVolume, StopWorkspace, WriteStatus
+from stokehold.model.actions import EndWorkspace, GrowVolume, StopWorkspace, TellOfNode, WriteStatus
 from stokehold.model.snapshot import Notebook, StopRecord, VolumeClaim
 from stokehold.planning.culling.plan import plan_culling
 from stokehold.planning.culling.settings import CullingSettings
@@ -146,7 +146,10 @@ UNKNOWN = {
     "word of a newer agent": lambda: a_sighting(a_gpu(state="Dozing", since=LONG_AGO), heard=NOW),
     "quiet since nobody knows when": lambda: a_sighting(quiet_gpu(activity={"state": "Quiet"}), heard=NOW),
     "unhealthy GPU": lambda: a_sighting(quiet_gpu(health={"state": "Unhealthy", "reason": "GpuLost"}), heard=NOW),
-    "used by a stranger": lambda: a_sighting(quiet_gpu(foreignUsers=[{"command": "python"}]), heard=NOW),
+    "used by a stranger": lambda: replace(
+        a_sighting(quiet_gpu(foreignUsers=[{"command": "python"}]), heard=NOW),
+        told=frozenset({"foreign GPU-ada-0 "}),
+    ),
     "shared and in use": lambda: a_sighting(
         a_gpu(
             state="Active",
@@ -402,3 +405,27 @@ def test_a_larger_volume_is_asked_for_once(asked: str, volume: VolumeClaim, grow
     actions = plan_culling(a_snapshot([a_node("n1")], workspaces={workspace.key: workspace}), CullingSettings())
 
     assert [action.size for action in actions if isinstance(action, GrowVolume)] == ([asked] if grows else [])
+
+
+def test_a_stranger_on_a_gpu_is_told_once_whatever_its_processes_are_called():
+    sneaky = {"namespace": "team-b", "pod": "sneaky", "podUID": "u1", "command": "python"}
+    seen = a_sighting(
+        a_gpu(since=LONG_AGO, number=5, owners=[], foreignUsers=[sneaky, {**sneaky, "command": "train"}]),
+        a_gpu(since=LONG_AGO, number=6, owners=[], foreignUsers=[{"command": "Xorg"}]),
+        heard=NOW,
+    )
+
+    (action,) = plan(workspaces_at(NOW, [], seen))
+
+    assert isinstance(action, TellOfNode)
+    told = [(note.reason, note.message.partition(",")[0], note.warning) for note in action.notes]
+    assert told == [
+        ("ForeignGpuUser", "pod team-b/sneaky uses GPU-ada-5", True),
+        ("ForeignGpuUser", "process Xorg of no pod uses GPU-ada-6", True),
+    ]
+    seen = replace(seen, told=action.known)
+    assert plan(workspaces_at(NOW, [], seen)) == []
+    other = replace(seen, status=a_sighting(a_gpu(since=LONG_AGO, foreignUsers=[{"pod": "x"}]), heard=NOW).status)
+    (again,) = plan(workspaces_at(NOW, [], other))
+    assert isinstance(again, TellOfNode)
+    assert len(again.notes) == 1

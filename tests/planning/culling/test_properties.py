@@ -5,6 +5,7 @@ Each step is a minute. What the planner may know is what the agents wrote; the b
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -153,6 +154,32 @@ def test_operator_that_was_away_stops_nothing_that_it_could_not_have_stopped(
         if ends(full):
             return
         always, seldom = carried_out(always, full), carried_out(seldom, part)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 4), max_size=40), st.randoms())
+def test_operator_that_dies_between_any_two_writes_stops_once_and_tells_it_once(deaths: list[int], random: Random):
+    """Each plan is another operator's, killed after so many writes; an action is one write and its Events another."""
+    workspaces, agent, told, stops = [a_workspace(gpus=2, idle=IDLE)], Agent(), set(), 0
+    for step in range(80):
+        agent.look(NOW + step * STEP, "Quiet")
+        assert agent.sighting is not None
+        actions = plan(workspaces_at(NOW + step * STEP, workspaces, agent.sighting))
+        random.shuffle(actions)  # they are carried out at the same time
+        writes = deaths[step] if step < len(deaths) else 99
+        done = actions[: (writes + 1) // 2]
+        stops += ends(done)
+        told |= {(note.reason, note.key) for action in actions[: writes // 2] for note in getattr(action, "notes", ())}
+        workspaces = carried_out(workspaces, done)
+
+    (after,) = workspaces
+    assert stops == 1
+    assert (after.status.phase, after.status.stop_reason, after.spec.running) == ("Stopped", "Idle", False)
+    assert after.pod_set is not None
+    assert after.pod_set.replicas == 0
+    reasons = [reason for reason, _ in told]
+    assert reasons.count("IdleWarning") <= 1
+    assert reasons.count("Stopped") <= 1
 
 
 @settings(max_examples=40, deadline=None)

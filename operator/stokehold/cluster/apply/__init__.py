@@ -42,6 +42,7 @@ from stokehold.model.actions import (
     ResumeWorkspace,
     StartWorkspace,
     StopWorkspace,
+    TellOfNode,
     TerminateNode,
     TerminateOrphan,
     WriteDeployment,
@@ -103,9 +104,8 @@ class Applier:
         match action:
             case AdmitJob() | StartWorkspace() | WriteDeployment():
                 await self._create(action)
-            case WriteStatus():
-                await writes.write_status(action.subject, action.status)
-                await writes.tell(action.subject, action.notes)
+            case WriteStatus() | TellOfNode():
+                await self._tell(action)
             case FinishJob():
                 await jobs.finish(writes, action)
             case ReleasePod():
@@ -122,6 +122,15 @@ class Applier:
                 raise TypeError(f"{type(action).__name__} is for a provider, not for the API server")
             case _:
                 assert_never(action)
+
+    async def _tell(self, action: WriteStatus | TellOfNode) -> None:
+        match action:
+            case WriteStatus():
+                await self._writes.write_status(action.subject, action.status)
+                await self._writes.tell(action.subject, action.notes)
+            case TellOfNode():
+                await self._writes.tell(action.sighting, action.notes)
+                self._cluster.note_told(action.sighting, action.known)
 
     async def _dispatch_workspace(self, action: EndWorkspace | ResumeWorkspace | StopWorkspace | GrowVolume) -> None:
         match action:
@@ -195,6 +204,8 @@ def _target(action: Action) -> str:
             namespace, name = action.job.key
         case CreateClaim():
             name = action.name
+        case TellOfNode():
+            name = action.sighting.name
         case CordonNode() | DeleteNode():
             name = action.node.name
         case TerminateOrphan():

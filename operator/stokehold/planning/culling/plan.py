@@ -6,6 +6,7 @@
     take back  those whose pod cannot start where it was put
     report     those whose pod is not ready yet
     judge      those in which somebody could work: in use, quiet, to be warned, to be stopped
+    tell       of those who use GPUs that they were not given
 
 Each step looks at the snapshot alone. A stop is two writes with a life of their own: first `spec.running: false`
 with the record of why, then, in whatever later plan, the replica. Whoever dies in between loses nothing.
@@ -25,6 +26,7 @@ from stokehold.planning.culling.judging import Scene, Verdict, Watched, is_candi
 from stokehold.planning.culling.settings import CullingSettings
 from stokehold.planning.culling.signals import signals_of, together
 from stokehold.planning.culling.snoozing import answer
+from stokehold.planning.culling.strangers import tell_of_strangers
 from stokehold.planning.culling.timetable import ClockStop, clock_stop, should_start, zone_of
 
 
@@ -47,6 +49,7 @@ def plan_culling(snapshot: Snapshot, settings: CullingSettings) -> Iterator[Acti
             else:
                 watched.append(watch(workspace, pod, snapshot, settings))
     yield from _judge(watched, snapshot, settings)
+    yield from tell_of_strangers(snapshot)
 
 
 def watch(workspace: Workspace, pod: Pod, snapshot: Snapshot, settings: CullingSettings) -> Watched:
