@@ -62,7 +62,7 @@ FLEET = (
     _number(
         "Waiting jobs", "TrainingJobs that have no GPUs yet.", "sum(max by (queue, reason) (stokehold_jobs_waiting))"
     ),
-    _number("Oldest wait", "Of all queues.", "max(stokehold_oldest_wait_seconds)", "s"),
+    _number("Oldest wait", "Of all kinds and queues.", "max(stokehold_oldest_wait_seconds)", "s"),
     _number("Leaders", "1 is right. With 0 nothing is placed.", "sum(stokehold_leader)"),
 )
 
@@ -122,9 +122,9 @@ QUEUE = (
         stacked=True,
     ),
     Panel(
-        "Oldest wait, by queue",
-        "Age of the job that has waited longest.",
-        (Query("max by (queue) (stokehold_oldest_wait_seconds)", "{{queue}}"),),
+        "Oldest wait, by kind and queue",
+        "Of jobs, workspaces and replicas of serving pools: how long the one that has waited longest has waited.",
+        (Query("max by (kind, queue) (stokehold_oldest_wait_seconds)", "{{kind}} {{queue}}"),),
         unit="s",
     ),
     Panel(

@@ -232,12 +232,18 @@ def test_a_policy_that_refuses_statuses_fires(
         cluster.kubectl("delete", "-f", "-", input=policy)
 
 
-def test_a_gang_that_waits_fires(prometheus: Prometheus, operator: OperatorProcess, team: Team):
+def test_whatever_waits_fires_by_its_kind(prometheus: Prometheus, operator: OperatorProcess, team: Team):
     assert prometheus.ask(alert_of("StokeholdGangWaitsLong")) == []
 
     team.submit("waits", numNodes=9, gpusPerNode=8)
+    Desks(team).open("waits", gpuTypes=["l40s"])
+    team.apply(inference_pool("waits", gpuTypes=["l40s"]))
 
-    assert_fires(prometheus, "StokeholdGangWaitsLong")
+    try:
+        for kind in ("TrainingJob", "DevWorkspace", "InferencePool"):
+            assert_fires(prometheus, "StokeholdGangWaitsLong", kind=kind)
+    finally:
+        team.kubectl("delete", "gpool,gws", "--all", "--wait=false")
 
 
 def test_a_dozen_deleted_pods_are_a_storm(prometheus: Prometheus, operator: OperatorProcess, team: Team):

@@ -1,18 +1,20 @@
-"""The scheduling cycle: TrainingJobs, from what the watches hold to pods and statuses."""
+"""The scheduling cycle: what was decided about TrainingJobs, and what waits, as metrics."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from prometheus_client import Gauge
 
-from stokehold.api.conditions import QUOTA_RESERVED, find_condition
+from stokehold.api.conditions import ADMITTED, FALSE, QUOTA_RESERVED, find_condition
 from stokehold.api.v1alpha1 import training_job as api
 from stokehold.model.actions import Action, FinishJob, WriteStatus
-from stokehold.model.snapshot import Job, Snapshot
+from stokehold.model.snapshot import Job, Snapshot, Workspace
+from stokehold.model.statuses import Owner
 from stokehold.observability import metrics
-from stokehold.planning.scheduling.queueing import queue_of
+from stokehold.planning.scheduling.queueing import Queues, queue_of
+from stokehold.planning.scheduling.single_pods import waiting_replicas, waiting_workspaces
 
 WAITING = ("", api.PENDING, api.RESTARTING)
 
@@ -32,28 +34,48 @@ def count_actions(actions: Iterable[Action], snapshot: Snapshot) -> None:
 
 
 def count_state(snapshot: Snapshot) -> None:
-    """Metrics of how things stand: jobs by phase and reason, and how long the oldest has waited."""
+    """Metrics of how things stand: jobs by phase and reason, and how long the oldest work of each kind has waited."""
     phases: Counter[tuple[str, str]] = Counter()
     reasons: Counter[tuple[str, str]] = Counter()
-    oldest: dict[str, float] = {}
+    queues = Queues(snapshot)
     for job in snapshot.jobs.values():
-        queue = queue_of(job, snapshot)
+        queue = queues.of(job)
         phases[queue, job.status.phase or api.PENDING] += 1
         if job.status.phase in WAITING:
             reasons[queue, job.status.queue.reason if job.status.queue else "PendingEvaluation"] += 1
-            waited = (snapshot.taken_at - _waiting_since(job)).total_seconds()
-            oldest[queue] = max(oldest.get(queue, 0.0), waited)
     _publish(metrics.JOBS, phases)
     _publish(metrics.JOBS_WAITING, reasons)
     metrics.OLDEST_WAIT_SECONDS.clear()
-    for queue, seconds in oldest.items():
-        metrics.OLDEST_WAIT_SECONDS.labels(queue).set(seconds)
+    for (kind, queue), seconds in oldest_waits(queues).items():
+        metrics.OLDEST_WAIT_SECONDS.labels(kind, queue).set(seconds)
 
 
-def _waiting_since(job: Job) -> datetime:
-    """When it last lost its GPUs; a job that never had any has waited since it was made."""
-    reserved = find_condition(job.status.conditions, QUOTA_RESERVED)
-    return (reserved.last_transition_time if reserved and job.status.start_time else None) or job.created_at
+def oldest_waits(queues: Queues) -> dict[tuple[str, str], float]:
+    """For how many seconds the work of each kind and queue that has waited longest has waited."""
+    oldest: dict[tuple[str, str], float] = {}
+    for owner, since in _waits(queues.snapshot):
+        key = (owner.KIND, queues.of(owner))
+        oldest[key] = max(oldest.get(key, 0.0), (queues.snapshot.taken_at - since).total_seconds())
+    return oldest
+
+
+def _waits(snapshot: Snapshot) -> Iterator[tuple[Owner, datetime]]:
+    """All that wants GPUs and has none, and since when."""
+    for job in snapshot.jobs.values():
+        if job.status.phase in WAITING:
+            yield job, _lost_at(job, QUOTA_RESERVED) or job.created_at
+    for workspace in waiting_workspaces(snapshot):
+        # A stopped one that was started again a moment ago has not been told anything yet.
+        asked = snapshot.taken_at if workspace.status.start_time else workspace.created_at
+        yield workspace, _lost_at(workspace, ADMITTED) or asked
+    for replica in waiting_replicas(snapshot):
+        yield replica.pool, replica.pod.created_at or snapshot.taken_at
+
+
+def _lost_at(owner: Job | Workspace, kind: str) -> datetime | None:
+    """When the condition of something that has run before became False."""
+    lost = find_condition(owner.status.conditions, kind)
+    return lost.last_transition_time if lost and lost.status == FALSE and owner.status.start_time else None
 
 
 def _count_status(action: WriteStatus, snapshot: Snapshot) -> None:

@@ -70,8 +70,8 @@ JOBS_WAITING = Gauge(
 )
 OLDEST_WAIT_SECONDS = Gauge(
     "stokehold_oldest_wait_seconds",
-    "How long the TrainingJob that has waited longest for GPUs has waited, by queue.",
-    ["queue"],
+    "How long the TrainingJob, DevWorkspace or replica that has waited longest for GPUs has waited, by kind and queue.",
+    ["kind", "queue"],
     registry=REGISTRY,
 )
 GPUS = Gauge(

@@ -109,12 +109,13 @@ def ended(workspace: Workspace, ending: Ending, phase: str, now: datetime) -> St
         "conditions": told_conditions(
             workspace,
             now,
-            (conditions.ADMITTED, False, ending.reason, ending.message),
             (conditions.READY, False, ending.reason, told),
             (conditions.IDLE, False, Idleness.NOT_RUNNING, "it does not run"),
             _validity(workspace),
         ),
     }
+    # It asks for nothing now: once it does again, the condition must tell since when it has waited, not since its stop.
+    update["conditions"] = tuple(c for c in update["conditions"] if c.type != conditions.ADMITTED)
     started, before = workspace.status.start_time, workspace.status.stopped_at
     if started is not None and (before is None or before < started):
         stopped_at = max(whole(now), started)
