@@ -230,7 +230,7 @@ async def test_one_unreadable_object_is_reported_and_stops_nothing(fake, api, ba
         await until(lambda: "after" in names(informer))
 
         assert set(informer.broken) == {("a", "bad-from-the-start"), ("a", "was-good")}
-        assert "Error" in informer.broken["a", "was-good"]
+        assert "Error" in informer.broken["a", "was-good"].why
         assert informer.items()["a", "was-good"] == "n9"  # it still holds its place
 
         await fake.put("pods", pod("bad-from-the-start", "n2"))

@@ -228,8 +228,46 @@ def test_a_policy_that_refuses_statuses_fires(
         team.submit("waits", numNodes=9, gpusPerNode=8)
 
         assert_fires(prometheus, "StokeholdWritesRefused", within=90, action="WriteStatus")
+        assert team.events("waits") == ["WriteRefused"]  # one, though it was refused again and again
+        assert operator.metric("stokehold_writes_refused_total", kind="TrainingJob", reason="Invalid") > 1
     finally:
         cluster.kubectl("delete", "-f", "-", input=policy)
+
+
+@pytest.fixture
+def any_data_class(cluster: LocalCluster) -> Iterator[Callable[[], None]]:
+    """The API server takes any dataClass of TrainingJobs, until the returned function is called: an upgrade."""
+    crd, field = (
+        "trainingjobs.stokehold.dev",
+        "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/dataClass",
+    )
+    schema = json.loads(cluster.kubectl("get", "crd", crd, "-o", "json"))["spec"]["versions"][0]["schema"]
+    strict = schema["openAPIV3Schema"]["properties"]["spec"]["properties"]["dataClass"]
+
+    def serve(declared: object) -> None:
+        patch = json.dumps([{"op": "replace", "path": field, "value": declared}])
+        cluster.kubectl("patch", "crd", crd, "--type=json", "-p", patch)
+
+    serve({"type": "string", "maxLength": 63})
+    yield partial(serve, strict)
+    serve(strict)
+
+
+def test_a_job_stored_under_an_older_rule_is_told_that_it_cannot_be_read(
+    prometheus: Prometheus, operator: OperatorProcess, team: Team, any_data_class: Callable[[], None]
+):
+    old = json.dumps(training_job("old", dataClass="Top Secret"))
+    wait_until(lambda: team.kubectl("apply", "-f", "-", text=old, check=False), 30)
+    any_data_class()
+
+    assert_fires(prometheus, "StokeholdUnreadableObjects", kind="TrainingJob")
+    wait_until(lambda: team.events("old"), 20)
+    team.submit("new", {"run-for": "1s"})
+    team.wait_phase("new", "Succeeded")
+    assert team.events("old") == ["Unreadable"]
+
+    team.kubectl("delete", "tj", "old", "--timeout=10s")
+    wait_until(lambda: not prometheus.ask(alert_of("StokeholdUnreadableObjects")), 20)
 
 
 def test_whatever_waits_fires_by_its_kind(prometheus: Prometheus, operator: OperatorProcess, team: Team):

@@ -20,7 +20,7 @@ from stokehold.cluster import errors
 from stokehold.cluster.client import WATCH_IDLE_SECONDS, KubeApi
 from stokehold.cluster.errors import ApiError, GoneError, TooManyRequestsError, UnavailableError
 from stokehold.cluster.resources import Resource
-from stokehold.cluster.store import Arrival, Key, Listener, Store, describe, key_of
+from stokehold.cluster.store import Arrival, Broken, Key, Listener, Store, describe, key_of
 from stokehold.cluster.watching import (
     Bookmark,
     Identity,
@@ -114,7 +114,7 @@ class Informer(Generic[T]):
         await self._synced.wait()
 
     @property
-    def broken(self) -> Mapping[Key, str]:
+    def broken(self) -> Mapping[Key, Broken]:
         """Why objects could not be read or indexed, by key; live."""
         return self._store.broken
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -84,7 +84,31 @@ def service(job: Job) -> Manifest:
     }
 
 
-def event(about: OwnObject, note: Note, at: datetime, reporter: str) -> Manifest:
+class Subject(Protocol):
+    """An object of ours that an Event can be about."""
+
+    @property
+    def KIND(self) -> str:  # noqa: N802 - as objects of the model have it
+        """Its kind."""
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace; empty when it has none."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def uid(self) -> str:
+        """Its identity."""
+
+    @property
+    def resource_version(self) -> str:
+        """The version that the Event is about."""
+
+
+def event(about: Subject, note: Note, at: datetime, reporter: str) -> Manifest:
     """An Event about one of our objects. Its name follows from the news, so that telling it again is refused.
 
     Events about cluster-scoped objects live in the namespace default.

@@ -38,13 +38,14 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A TrainingJob that exists but cannot be understood: it and its pods are left alone."""
+    """An object of ours that exists but cannot be understood: it and its pods are left alone."""
 
     namespace: str
     name: str
     uid: str
     resource_version: str
     why: str
+    KIND: str = "TrainingJob"
 
 
 class ProofText(msgspec.Struct, rename="camel"):

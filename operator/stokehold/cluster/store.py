@@ -50,6 +50,14 @@ class Arrival(NamedTuple, Generic[T]):
     failure: str | None = None
 
 
+class Broken(NamedTuple):
+    """An object that is there and could not be read or indexed, and why, in one line."""
+
+    uid: str
+    version: int
+    why: str
+
+
 class Store(Generic[T]):
     """Values by key, with the rules of precedence; each change goes to the listener."""
 
@@ -57,11 +65,11 @@ class Store(Generic[T]):
         self._listener = listener
         self._held: dict[Key, _Held[T]] = {}
         self._values: dict[Key, T] = {}
-        self._broken: dict[Key, str] = {}
+        self._broken: dict[Key, Broken] = {}
         self._deleted_uids: dict[Key, str] = {}
         self._stream = 0
         self.items: Mapping[Key, T] = MappingProxyType(self._values)
-        self.broken: Mapping[Key, str] = MappingProxyType(self._broken)
+        self.broken: Mapping[Key, Broken] = MappingProxyType(self._broken)
 
     @property
     def stream_version(self) -> str:
@@ -135,7 +143,7 @@ class Store(Generic[T]):
             held = None
         if arrival.failure is not None:
             # The last readable state stands: a pod that we cannot read still holds its GPUs.
-            self._broken[key] = arrival.failure
+            self._broken[key] = Broken(arrival.uid, arrival.version, arrival.failure)
             return
         self._broken.pop(key, None)
         if arrival.value is None:
@@ -146,7 +154,7 @@ class Store(Generic[T]):
         try:
             self._listener.on_upsert(key, held.value if held else None, arrival.value)
         except Exception as error:  # noqa: BLE001 - one object's index entry must not end the stream
-            self._broken[key] = describe(error)
+            self._broken[key] = Broken(arrival.uid, arrival.version, describe(error))
 
     def _remove(self, key: Key) -> None:
         held = self._held.pop(key, None)
@@ -157,7 +165,7 @@ class Store(Generic[T]):
         try:
             self._listener.on_delete(key, held.value)
         except Exception as error:  # noqa: BLE001 - as above
-            self._broken[key] = describe(error)
+            self._broken[key] = Broken(held.uid, held.version, describe(error))
 
     def _forget_versions(self) -> None:
         for held in self._held.values():

@@ -27,6 +27,7 @@ from stokehold.controllers import (
     notebooks,
     provisioning,
     scheduling,
+    unreadable,
 )
 from stokehold.controllers.cycle import Cycle, Pace
 from stokehold.controllers.provider_calls import ProviderCalls
@@ -63,8 +64,8 @@ class Operator:
         self._elector = self._make_elector()
         api.guard_writes(self._elector.check)
         writer = Writer(settings.identity, self._elector.check, lambda: self._elector.transitions)
-        writes = Writes(api, self._watches, writer, clock.now)
-        self._applier = Applier(writes, self._cluster, _count_action)
+        self._writes = Writes(api, self._watches, writer, clock.now)
+        self._applier = Applier(self._writes, self._cluster, _count_action, _count_refusal)
         registry = Registry(api, settings.namespace)
         self._calls = ProviderCalls(registry, self._cluster, self._elector.check, clock.now)
         self._provisioner = Provisioner(settings.provisioning, self._calls, self._applier.apply)
@@ -145,6 +146,7 @@ class Operator:
                 group.create_task(cycle.run(), name=cycle.name)
             group.create_task(self._calls.run(), name="providers")
             group.create_task(self._scraper.run(), name="scraper")
+            group.create_task(unreadable.tell(self._watches.unreadable, self._writes), name="unreadable")
             asking = notebooks.ask(
                 self._prober, self._cluster.snapshot, self._wake, self._settings.notebook_interval_seconds
             )
@@ -223,7 +225,7 @@ class Operator:
     def _refresh_metrics(self) -> None:
         self._problems()
         metrics.LEASE_TRANSITIONS.set(self._elector.transitions)
-        metrics.UNREADABLE.labels("TrainingJob").set(len(self._cluster.jobs.unreadable))
+        unreadable.count(self._watches.unreadable())
         snapshot = self._cluster.snapshot()
         scheduling.count_state(snapshot)
         provisioning.count_state(snapshot)
@@ -236,6 +238,10 @@ def _count_action(action: str, outcome: str) -> None:
     for possible in OUTCOMES:  # a series that starts at 1 hides its first increase
         metrics.ACTIONS.labels(action, possible)
     metrics.ACTIONS.labels(action, outcome).inc()
+
+
+def _count_refusal(kind: str, reason: str) -> None:
+    metrics.WRITES_REFUSED.labels(kind, reason).inc()
 
 
 def _count_request(verb: str, resource: str, code: int, seconds: float) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from stokehold.api.names import MANAGED_BY, SERVING_LABEL, WORKSPACE_LABEL
+from stokehold.api.names import GROUP, MANAGED_BY, SERVING_LABEL, WORKSPACE_LABEL
 from stokehold.cluster import resources, wire
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.informers import Informer
@@ -46,6 +46,7 @@ class Watches:
             metrics.WATCH_SIGNALS.labels(plural, signal).inc()
 
         jobs = cluster.jobs
+        self._unreadable_jobs = jobs.unreadable
 
         def convert_job(raw: wire.OwnKind) -> Job | Unreadable:
             return read_job(raw, jobs.values.get((raw.metadata.namespace, raw.metadata.name)))
@@ -109,6 +110,16 @@ class Watches:
         async with asyncio.TaskGroup() as group:
             for informer in self:
                 group.create_task(informer.run(), name=f"watch {informer.resource.plural}")
+
+    def unreadable(self) -> Iterator[Unreadable]:
+        """Objects of our kinds that nobody can read, those that could be read once and still count as they were too."""
+        yield from self._unreadable_jobs.values()
+        for informer in self:
+            if informer.resource.group != GROUP:
+                continue
+            for (namespace, name), broken in informer.broken.items():
+                version = str(broken.version)
+                yield Unreadable(namespace, name, broken.uid, version, broken.why, informer.resource.kind)
 
     async def wait_synced(self) -> None:
         """Return when each has taken its first complete list: plans on half a cluster would double-book it."""

@@ -29,6 +29,13 @@ ACTIONS = Counter(
     ["action", "outcome"],
     registry=REGISTRY,
 )
+WRITES_REFUSED = Counter(
+    "stokehold_writes_refused_total",
+    "Writes that the API server refused, by the kind of object that they were for (none: a pod, node or new claim) and "
+    "reason: Invalid, Forbidden, AlreadyExists, TooManyRequests, Gone, Api (any other).",
+    ["kind", "reason"],
+    registry=REGISTRY,
+)
 REQUEST_SECONDS = Histogram(
     "stokehold_api_request_duration_seconds",
     "Requests to the API server by verb, resource and status code (0: no answer).",
@@ -56,7 +63,7 @@ WATCH_SIGNALS = Counter(
 )
 UNREADABLE = Gauge(
     "stokehold_unreadable_objects",
-    "Objects of our kinds that this version cannot read; they and their pods are left alone.",
+    "Objects of our kinds that this version cannot read; they and their pods are left alone, an Event says why.",
     ["kind"],
     registry=REGISTRY,
 )
@@ -230,6 +237,7 @@ ALL: tuple[MetricWrapperBase, ...] = (
     CYCLE_SECONDS,
     CYCLE_FAILURES,
     ACTIONS,
+    WRITES_REFUSED,
     REQUEST_SECONDS,
     ADMISSIONS,
     WATCH_AGE_SECONDS,

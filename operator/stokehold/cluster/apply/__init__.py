@@ -36,6 +36,7 @@ from stokehold.model.actions import (
     FinishJob,
     GrowVolume,
     LaunchNode,
+    Note,
     PlaceReplica,
     ReleaseClaim,
     ReleasePod,
@@ -48,7 +49,7 @@ from stokehold.model.actions import (
     WriteDeployment,
     WriteStatus,
 )
-from stokehold.model.snapshot import Job, ServingPool, Workspace
+from stokehold.model.snapshot import Job, OwnObject, ServingPool, Workspace
 from stokehold.observability import logs
 
 __all__ = ["Applier", "Writer", "Writes"]
@@ -59,14 +60,18 @@ Observer = Callable[[str, str], None]
 """Told of each action: its name, and its outcome, one of OUTCOMES."""
 OUTCOMES = ("done", "refused", "outdated", "unknown")
 
+Refused = Callable[[str, str], None]
+"""Told of each refusal: the kind of object that the write was for, and the error's name (Invalid, Forbidden ...)."""
+
 
 class Applier:
     """Carries out plans on one API server."""
 
-    def __init__(self, writes: Writes, cluster: Cluster, observe: Observer) -> None:
+    def __init__(self, writes: Writes, cluster: Cluster, observe: Observer, refused: Refused) -> None:
         self._writes = writes
         self._cluster = cluster
         self._observe = observe
+        self._refused = refused
         self._patience = Patience()
 
     async def apply(self, actions: Iterable[Action]) -> Counter[str]:
@@ -93,11 +98,22 @@ class Applier:
         except ApiError as error:
             outcome = "refused"
             log.warning("the API server refused a write", action=name, target=key[1], error=str(error))
+            await self._tell_refusal(action, error)
         # What creates has a memory of its own, which its owner can clear.
         if not isinstance(action, AdmitJob | StartWorkspace | WriteDeployment):
             self._patience.note(key, refused=outcome == "refused")
         self._observe(name, outcome)
         return outcome
+
+    async def _tell_refusal(self, action: Action, error: ApiError) -> None:
+        """Count it, and say it on the object; refused children are told in the status of their owner."""
+        subject, why = _subject(action), type(error).__name__.removesuffix("Error")
+        self._refused(subject.KIND if subject is not None else "", why)
+        if subject is None or isinstance(action, AdmitJob | StartWorkspace | WriteDeployment):
+            return
+        name = type(action).__name__
+        message = f"the API server refuses what the operator writes for it ({name}): {error.message}"
+        await self._writes.tell_once(subject, Note("WriteRefused", message, f"refused {name} {why}", warning=True))
 
     async def _dispatch(self, action: Action) -> None:
         writes = self._writes
@@ -187,6 +203,23 @@ class Applier:
             raise
         if owner.create_error:
             self._cluster.note_refusal(owner, "")
+
+
+def _subject(action: Action) -> OwnObject | None:
+    """The object of ours that an action is for; None where it is for a pod or a node, or for a claim yet to come."""
+    match action:
+        case WriteStatus():
+            return action.subject
+        case AdmitJob() | FinishJob():
+            return action.job
+        case StartWorkspace() | EndWorkspace() | ResumeWorkspace() | StopWorkspace() | GrowVolume():
+            return action.workspace
+        case WriteDeployment() | PlaceReplica():
+            return action.pool
+        case DeleteClaim() | ReleaseClaim():
+            return action.claim
+        case _:
+            return None
 
 
 def _target(action: Action) -> str:

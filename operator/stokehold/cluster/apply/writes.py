@@ -16,6 +16,7 @@ from stokehold.cluster.annotations import TERM
 from stokehold.cluster.client import KubeApi, PatchKind
 from stokehold.cluster.errors import AlreadyExistsError, ApiError, NotFoundError
 from stokehold.cluster.informers import Informer
+from stokehold.cluster.manifests import Subject
 from stokehold.cluster.resources import (
     DEV_WORKSPACES,
     EVENTS,
@@ -36,6 +37,9 @@ T = TypeVar("T")
 
 MOST_AT_ONCE = 32
 """Calls in flight. More only lengthens the API server's queue."""
+
+MOST_TOLD = 10_000
+"""News that are remembered, so that they are told once."""
 
 OF_KIND = {
     "TrainingJob": TRAINING_JOBS,
@@ -69,6 +73,7 @@ class Writes:
         self._writer = writer
         self._clock = clock
         self._slots = asyncio.Semaphore(MOST_AT_ONCE)
+        self._told: set[tuple[str, str]] = set()
 
     def now(self) -> datetime:
         """The time, for what is recorded on objects."""
@@ -157,7 +162,17 @@ class Writes:
         )
         self.show(resource, written)
 
-    async def tell(self, about: OwnObject, notes: Iterable[Note]) -> None:
+    async def tell_once(self, about: Subject, note: Note) -> None:
+        """One Event for what goes on happening, however often it is told; the API server keeps Events for an hour."""
+        news = (about.uid, note.key)
+        if news in self._told:
+            return
+        if len(self._told) >= MOST_TOLD:
+            self._told.clear()  # what is told again then has the same name, and is refused while the first one is there
+        self._told.add(news)
+        await self.tell(about, (note,))
+
+    async def tell(self, about: Subject, notes: Iterable[Note]) -> None:
         """Events come after the write that they tell of, and never stand in its way."""
         for note in notes:
             body = manifests.event(about, note, self._clock(), self._writer.identity)
