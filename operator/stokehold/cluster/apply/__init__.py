@@ -109,7 +109,7 @@ class Applier:
         """Count it, and say it on the object; refused children are told in the status of their owner."""
         subject, why = _subject(action), type(error).__name__.removesuffix("Error")
         self._refused(subject.KIND if subject is not None else "", why)
-        if subject is None or isinstance(action, AdmitJob | StartWorkspace | WriteDeployment):
+        if subject is None or isinstance(action, AdmitJob | StartWorkspace | WriteDeployment | GrowVolume):
             return
         name = type(action).__name__
         message = f"the API server refuses what the operator writes for it ({name}): {error.message}"
