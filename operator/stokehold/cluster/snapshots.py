@@ -269,6 +269,8 @@ class Cluster:
         self.priority_classes: Shelf[PriorityClass] = Shelf(wake)
         self.namespaces: Shelf[Namespace] = Shelf(wake)
         self.claims: Shelf[Claim] = Shelf(wake)
+        self.unread_claims: Callable[[], Iterable[str]] = tuple
+        """The uids of those that cannot be read, as their watch knows them."""
         self.sightings: Shelf[Sighting] = Shelf(wake)
         self.workspaces: Namespaced[Workspace] = Namespaced(wake)
         self.serving_pools: Namespaced[ServingPool] = Namespaced(wake)
@@ -366,6 +368,7 @@ class Cluster:
             serving_pools=serving,
             loads=dict(self.loads),
             claims=dict(self.claims.values),
+            unread_claims=frozenset(self.unread_claims()),
             sightings=self._current_sightings(),
             tenants=self.pods.tenants(),
             listings=dict(self._listings),

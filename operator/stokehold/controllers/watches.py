@@ -83,6 +83,7 @@ class Watches:
             ),
         )
         self.claims = watch(resources.GPU_NODE_CLAIMS, own, read_claim, cluster.claims)
+        cluster.unread_claims = lambda: (broken.uid for broken in self.claims.broken.values())
         self.volume_claims = watch(
             resources.PERSISTENT_VOLUME_CLAIMS,
             wire.VolumeClaim,

@@ -368,6 +368,8 @@ class Snapshot:
     workspaces: Mapping[tuple[str, str], Workspace] = field(default_factory=dict)
     serving_pools: Mapping[tuple[str, str], ServingPool] = field(default_factory=dict)
     claims: Mapping[str, Claim] = field(default_factory=dict)
+    unread_claims: frozenset[str] = frozenset()
+    """Uids of GPUNodeClaims that exist and cannot be read: their machines are nobody's orphans."""
     loads: Mapping[tuple[str, str], PoolLoad] = field(default_factory=dict)
     """By serving pool; one that nobody has asked yet has none."""
     sightings: Mapping[str, Sighting] = field(default_factory=dict)

@@ -139,3 +139,20 @@ def test_half_written_purchase_is_completed_with_the_same_names():
     world.settle()
 
     assert {claim.name for claim in world.claims} == {claim.name for claim in claims}
+
+
+def test_claims_that_cannot_be_read_keep_their_machines_and_count_against_the_limit():
+    world = a_world(a_waiting_job(), pools=[a_cloud(limits={"maxNodes": 6})])
+    world.settle()
+    claims = world.snapshot.claims
+    unread = frozenset(claim.uid for claim in claims.values())
+    late = a_waiting_job("late", numNodes=3)
+    world.snapshot = replace(world.snapshot, claims={}, unread_claims=unread, jobs={late.key: late})
+
+    world.wait(SETTINGS.orphan_after.total_seconds() + 1)
+    actions = world.plan()
+
+    assert not any(isinstance(action, TerminateOrphan) for action in actions)
+    assert created(actions) == []
+    world.snapshot = replace(world.snapshot, unread_claims=frozenset())
+    assert sum(isinstance(action, TerminateOrphan) for action in world.plan()) == 4

@@ -58,8 +58,10 @@ class Market:
         self.world = world
         self._pools = {pool.name: pool for pool in pools if pool.bought}
         self._declared = {name: world.snapshot.node_pools[name] for name in self._pools}
+        # Whose claims cannot be read is not known: they count against the limit of every pool.
+        unread = len(world.snapshot.unread_claims - {claim.uid for claim in world.snapshot.claims.values()})
         self.headroom = {
-            name: (pool.spec.limits.max_nodes if pool.spec.limits else 0) - len(world.claims_of(name))
+            name: (pool.spec.limits.max_nodes if pool.spec.limits else 0) - len(world.claims_of(name)) - unread
             for name, pool in self._declared.items()
         }
         self._reused: set[str] = set()

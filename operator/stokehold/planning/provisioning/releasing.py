@@ -98,6 +98,8 @@ def reap_orphans(world: World) -> Iterator[Action]:
             claim, born = by_uid.get(instance.request_id), instance.launched_at
             if born is None or listing.asked_at - born < world.settings.orphan_after or instance.provider_id in at_work:
                 continue
+            if claim is None and instance.request_id in world.snapshot.unread_claims:
+                continue
             if claim is None:
                 yield TerminateOrphan(pool, instance, "no claim stands for it")
             elif claim.status.provider_id and claim.status.provider_id != instance.provider_id:
