@@ -7,9 +7,9 @@ from datetime import timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import GPU, NOW, a_job, a_node, a_snapshot
+from builders import A100, GPU, NOW, a_job, a_node, a_snapshot
 from stokehold.model.actions import AdmitJob, FinishJob, WriteStatus
-from stokehold.model.snapshot import Job, Pod, Snapshot, Worker
+from stokehold.model.snapshot import Job, Pod, PriorityClass, Snapshot, Worker
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
@@ -67,12 +67,32 @@ def test_required_topology_keeps_a_gang_in_one_rack():
     assert len(chosen) == 1
 
 
-def test_higher_priority_and_age_go_first():
-    young, old = a_job("young", age=10, gpusPerNode=8), a_job("old", age=100, gpusPerNode=8)
+def test_higher_priority_goes_first_and_of_equals_the_older():
+    classes = {"urgent": PriorityClass("urgent", 1000, is_default=False, preempts=False)}
+    jobs = [
+        a_job("young", age=10, gpusPerNode=8),
+        a_job("old", age=100, gpusPerNode=8),
+        a_job("urgent", age=5, gpusPerNode=8, priorityClassName="urgent"),
+    ]
 
-    actions = plan(a_snapshot([a_node()], [young, old]))
+    def admitted(nodes: int) -> list[str]:
+        snapshot = replace(a_snapshot([a_node(f"n{i}") for i in range(nodes)], jobs), priority_classes=classes)
+        return [action.job.name for action in plan(snapshot) if isinstance(action, AdmitJob)]
 
-    assert [a.job.name for a in actions if isinstance(a, AdmitJob)] == ["old"]
+    assert admitted(1) == ["urgent"]
+    assert admitted(2) == ["urgent", "old"]
+
+
+def test_the_first_gpu_type_with_room_for_the_whole_gang_is_taken():
+    nodes = [a_node("h1"), a_node("a1", product=A100), a_node("a2", product=A100)]
+
+    def chosen(types: list[str], size: int) -> set[str]:
+        job = a_job(gpuTypes=types, numNodes=size, gpusPerNode=8)
+        return set(plan(a_snapshot(nodes, [job]))[0].placement.nodes)
+
+    assert chosen(["h100", "a100-80gb"], 1) == {"h1"}
+    assert chosen(["a100-80gb", "h100"], 1) < {"a1", "a2"}
+    assert chosen(["h100", "a100-80gb"], 2) == {"a1", "a2"}, "never some of each"
 
 
 def test_cordoned_node_is_not_used():

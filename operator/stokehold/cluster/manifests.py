@@ -241,8 +241,8 @@ def _checkpoint(spec: Manifest, job: Job) -> None:
     checkpoint = job.spec.checkpoint
     if checkpoint is None:
         return
+    spec["terminationGracePeriodSeconds"] = max(1, round(checkpoint.grace_period.seconds))
     if checkpoint.claim_name is None:
-        spec["terminationGracePeriodSeconds"] = max(1, round(checkpoint.grace_period.seconds))
         return  # the program saves to an object store by itself
     main_container(spec).setdefault("volumeMounts", []).append(
         {"name": "stokehold-checkpoint", "mountPath": checkpoint.path}
@@ -250,7 +250,6 @@ def _checkpoint(spec: Manifest, job: Job) -> None:
     spec.setdefault("volumes", []).append(
         {"name": "stokehold-checkpoint", "persistentVolumeClaim": {"claimName": checkpoint.claim_name}}
     )
-    spec["terminationGracePeriodSeconds"] = max(1, round(checkpoint.grace_period.seconds))
 
 
 def require_node(spec: Manifest, node: str) -> None:
