@@ -112,6 +112,16 @@ class PoolLimits(Part):
     """How many nodes the provider may be asked for at one time. With 0 nothing is bought."""
 
 
+class Trigger(Part):
+    """How much must be waited for before nodes are bought: either is enough."""
+
+    gpus: Annotated[Int, Field(ge=1, le=1_000_000)] | None = None
+    """For so many GPUs together, of all gangs that do not fit. Once nodes are coming, half as many are enough. Left
+    out, what the operator was started with (--burst-gpus)."""
+    age: Annotated[Duration, between("0s", "24h")] | None = None
+    """Or one gang for so long, for example 30s. Left out, what the operator was started with (--burst-age)."""
+
+
 class ScaleDown(Part):
     """When bought nodes are given back."""
 
@@ -198,6 +208,8 @@ class GPUNodePoolSpec(Part):
     """The bounds of what the pool may grow to. Required with a provider."""
     keep_warm: Annotated[Int, Field(ge=0, le=10_000)] = 0
     """How many nodes are kept although nothing runs on them, so that work can start at once."""
+    trigger: Trigger = Trigger()
+    """How much must be waited for before nodes are bought."""
     scale_down: ScaleDown = ScaleDown()
     """When bought nodes are given back."""
     topology_levels: Annotated[

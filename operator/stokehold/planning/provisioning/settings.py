@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec
 from stokehold.model.reasons import ClaimFailure
 
 
@@ -35,6 +36,11 @@ class ProvisioningSettings:
     longest_backoff: timedelta = timedelta(hours=1)
     refresh_every: timedelta = timedelta(minutes=10)
     """How often the cost of a node is written while nothing else happens to it."""
+
+    def trigger_of(self, pool: GPUNodePoolSpec) -> tuple[int, timedelta]:
+        """The GPUs and the age that count for a pool: its own, else the operator's."""
+        gpus, age = pool.trigger.gpus, pool.trigger.age
+        return gpus or self.trigger_gpus, self.trigger_age if age is None else age.to_timedelta()
 
     def backoff(self, reason: ClaimFailure, failures: int) -> timedelta:
         """For how long a provider is not asked again after its `failures`-th failure in a row."""

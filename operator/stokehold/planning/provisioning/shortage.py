@@ -86,9 +86,8 @@ def short_gangs(snapshot: Snapshot, standing: dict[str, Purchase]) -> list[Job]:
 
 
 def _buy_for(short: list[Job], plenty: Plenty, market: Market, world: World) -> Iterator[Action]:
-    # What has begun goes on at half the threshold, so that a queue around it does not make bursts flicker.
-    threshold = world.settings.trigger_gpus if not world.standing else world.settings.trigger_gpus // 2
-    uncovered, waiting_gpus = _uncovered(short, plenty, threshold)
+    most = max(world.settings.trigger_of(pool.spec)[0] for pool in world.snapshot.node_pools.values())
+    uncovered, waiting_gpus = _uncovered(short, plenty, most)
     bought = 0
     for job in uncovered:
         if bought == MOST_PURCHASES:
@@ -96,9 +95,8 @@ def _buy_for(short: list[Job], plenty: Plenty, market: Market, world: World) -> 
         if plenty.has_left(job.demand):
             continue
         offer = market.best(job.demand)
-        is_due = waiting_gpus >= threshold or world.now - job.created_at >= world.settings.trigger_age
-        if isinstance(offer, Offer) and not is_due:
-            offer = _not_due(world)
+        if isinstance(offer, Offer):
+            offer = _not_due(job, waiting_gpus, offer.pool, world) or offer
         if isinstance(offer, Refused):
             yield from _tell(job, offer.reason, offer.message, world)
             continue
@@ -126,9 +124,15 @@ def _uncovered(short: list[Job], plenty: Plenty, enough_gpus: int) -> tuple[list
     return found[:MOST_CONSIDERED], waiting_gpus
 
 
-def _not_due(world: World) -> Refused:
-    age = Duration.of_seconds(round(world.settings.trigger_age.total_seconds()))
-    message = f"nodes are bought when {world.settings.trigger_gpus} GPUs are waited for, or after {age}"
+def _not_due(job: Job, waiting_gpus: int, pool: NodePool, world: World) -> Refused | None:
+    """Why nothing is bought yet for want of want; None when enough is waited for."""
+    gpus, age = world.settings.trigger_of(pool.spec)
+    # What has begun goes on at half the threshold, so that a queue around it does not make bursts flicker.
+    has_begun = any(purchase.pool == pool.name for purchase in world.standing.values())
+    if waiting_gpus >= (gpus // 2 if has_begun else gpus) or world.now - job.created_at >= age:
+        return None
+    waited = Duration.of_seconds(round(age.total_seconds()))
+    message = f"nodes of pool {pool.name} are bought when {gpus} GPUs are waited for, or after {waited}"
     return Refused(Burst.BELOW_TRIGGER, message)
 
 
