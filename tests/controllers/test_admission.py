@@ -4,6 +4,7 @@ from types import MappingProxyType
 from typing import Any
 
 from builders import a_queue
+from stokehold.api.v1alpha1.dev_workspace import DevWorkspace
 from stokehold.api.v1alpha1.gpu_queue import GPUQueue
 from stokehold.api.v1alpha1.training_job import TrainingJob
 from stokehold.controllers.admission import Surroundings, judge
@@ -59,3 +60,16 @@ def test_the_status_is_the_operators_own():
     manifest = {**a_manifest(), "kind": "GPUQueue", "spec": {}, "status": {"nonsense": 1}}
 
     assert judge(GPUQueue, manifest, around()).refusals == ()
+
+
+def test_a_signal_that_is_not_measured_yet_is_a_warning():
+    manifest = {
+        **a_manifest(idle={"signals": {"gpu": {}, "jupyter": {}, "io": {}, "terminal": {}}}),
+        "kind": "DevWorkspace",
+    }
+
+    verdict = judge(DevWorkspace, manifest, around())
+
+    assert verdict.refusals == ()
+    assert [text.split(" ")[0] for text in verdict.warnings] == ["spec.idle.signals.io:", "spec.idle.signals.terminal:"]
+    assert all("never stopped for being idle" in text for text in verdict.warnings)

@@ -134,9 +134,13 @@ def test_dry_run_reports_a_snooze_is_answered_and_a_stranger_on_a_gpu_is_told(
     assert "Snoozed" in desks.team.events("eve")
 
 
-def test_stop_by_its_owner_and_a_volume_that_goes_or_is_lost(desks: Desks, cluster: LocalCluster):
-    desks.open("kim")
+def test_days_off_are_read_a_stop_by_its_owner_and_a_volume_that_goes_or_is_lost(desks: Desks, cluster: LocalCluster):
+    desks.open("kim", schedule={"start": ["0 8 1 1 *"], "holidays": {"configMap": "off"}})
     desks.wait_phase("kim", "Active", "Quiet")
+    assert "there is no ConfigMap off" in desks.condition("kim", "Valid")["message"]
+    desks.team.kubectl("create", "configmap", "off", "--from-literal=2027-01-01=New Year")
+    desks.team.kubectl("label", "configmap", "off", "stokehold.dev/holidays=")
+    wait_until(lambda: desks.condition("kim", "Valid")["status"] == "True", 20, lambda: desks.status("kim"))
     desks.set_running("kim", False)
     assert desks.wait_phase("kim", "Stopped")["stopReason"] == "UserRequest"
     assert not desks.pods("kim")

@@ -20,6 +20,9 @@ STOPPED_ANNOTATION = f"{KEY_PREFIX}stopped"
 # On a DevWorkspace whose volume claim is gone: the claim's name says that an empty one will do.
 FRESH_VOLUME_ANNOTATION = f"{KEY_PREFIX}fresh-volume"
 
+# On ConfigMaps whose keys are days off; no others are read.
+HOLIDAYS_LABEL = f"{KEY_PREFIX}holidays"
+
 JOB_LABEL = f"{KEY_PREFIX}job"
 ATTEMPT_LABEL = f"{KEY_PREFIX}attempt"
 INDEX_LABEL = f"{KEY_PREFIX}index"

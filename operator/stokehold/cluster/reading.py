@@ -1,7 +1,7 @@
 """One object of the API server -> one value of the model. Pure; all tolerance for odd objects is here."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import msgspec
 
@@ -32,6 +32,7 @@ from stokehold.cluster.resources import FIELD_MANAGER
 from stokehold.model import accounting
 from stokehold.model.demand import Terms, terms_of
 from stokehold.model.snapshot import (
+    Holidays,
     Member,
     Namespace,
     Node,
@@ -174,6 +175,18 @@ def read_volume(raw: wire.Volume) -> Terms | None:
     """From which nodes a volume can be reached; None for one that all nodes can reach."""
     affinity = raw.spec.node_affinity
     return terms_of(affinity.required) if affinity is not None and affinity.required else None
+
+
+def read_holidays(raw: wire.ConfigMap) -> Holidays:
+    """The days off that a ConfigMap has as its keys."""
+    days: set[date] = set()
+    strange: list[str] = []
+    for key in sorted(raw.data):
+        try:
+            days.add(date.fromisoformat(key))
+        except ValueError:
+            strange.append(key)
+    return Holidays(frozenset(days), tuple(strange))
 
 
 def read_serving_owner(raw: wire.Child) -> str | None:

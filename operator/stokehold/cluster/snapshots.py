@@ -19,6 +19,7 @@ from stokehold.model.demand import Terms, with_gpu_resource, within
 from stokehold.model.load import PoolLoad
 from stokehold.model.snapshot import (
     Claim,
+    Holidays,
     Job,
     Member,
     Namespace,
@@ -277,6 +278,7 @@ class Cluster:
         self.stateful_sets = PodSets(wake)
         self.deployments = PodSets(wake)
         self.volume_claims: Namespaced[VolumeClaim] = Namespaced(wake)
+        self.holidays: Namespaced[Holidays] = Namespaced(wake)
         self.volumes: Shelf[Terms] = Shelf(wake)
         """By name: those that not all nodes can reach."""
         self.serving_services = Owners(wake)
@@ -351,7 +353,7 @@ class Cluster:
     def snapshot(self) -> Snapshot:
         """The cluster now."""
         jobs = {key: self._complete(job, self.pods.by_owner.get(job.uid)) for key, job in self.jobs.values.items()}
-        workspaces = {key: self._with_volume(w) for key, w in self.workspaces.values.items()}
+        workspaces = {key: self._with_holidays(self._with_volume(w)) for key, w in self.workspaces.values.items()}
         serving = {pool.key: pool for pool in self.pools_with_pods()}
         self._forget_refusals([*jobs.values(), *workspaces.values(), *serving.values()])
         return Snapshot(
@@ -402,6 +404,14 @@ class Cluster:
         # kube-scheduler would refuse all other nodes, and the workspace would hold their GPUs meanwhile.
         volume = replace(volume, reachable_from=terms)
         return replace(complete, volume=volume, demand=within(complete.demand, terms))
+
+    def _with_holidays(self, workspace: Workspace) -> Workspace:
+        schedule = workspace.spec.schedule
+        if schedule is None or schedule.holidays is None:
+            return workspace
+        return replace(
+            workspace, holidays=self.holidays.values.get((workspace.namespace, schedule.holidays.config_map))
+        )
 
     def _with_pod_set(self, owner: S, pod_sets: PodSets) -> S:
         member = Member(owner.KIND, names.label_value(owner.name))

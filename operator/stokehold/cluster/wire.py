@@ -216,6 +216,13 @@ class Child(msgspec.Struct):
     metadata: Metadata
 
 
+class ConfigMap(msgspec.Struct):
+    """A ConfigMap."""
+
+    metadata: Metadata
+    data: dict[str, str] = {}
+
+
 class VolumeClaimStatus(msgspec.Struct):
     """Whether a claim has its volume."""
 

@@ -29,6 +29,7 @@ from stokehold.cluster.connection import Connection
 from stokehold.controllers.settings import Settings, Webhook
 from stokehold.model.snapshot import Claim, Namespace, NodePool, PriorityClass, Queue
 from stokehold.observability import metrics
+from stokehold.planning.culling.signals import NOT_MEASURED
 from stokehold.planning.scheduling.queueing import serves_namespace
 
 USER_KINDS: tuple[type[Kind], ...] = (TrainingJob, InferencePool, DevWorkspace, GPUQueue, GPUNodePool)
@@ -66,6 +67,8 @@ def judge(kind: type[Kind], manifest: Mapping[str, Any], around: Surroundings) -
             return _judge_job(parsed, around)
         case GPUNodePool():
             return Verdict(_provider_in_use(parsed, around))
+        case DevWorkspace():
+            return Verdict(warnings=_unmeasured_signals(parsed))
         case _:
             return Verdict()
 
@@ -174,6 +177,13 @@ def _judge_job(job: TrainingJob, around: Surroundings) -> Verdict:
     if queue and queue not in around.queues:
         warnings.append(f"spec.queueName: GPUQueue {queue} does not exist; the job waits until it does")
     return Verdict(_foreign_queue(job, around), tuple(warnings))
+
+
+def _unmeasured_signals(workspace: DevWorkspace) -> tuple[str, ...]:
+    signals = workspace.spec.idle.signals
+    asked = [name for name in NOT_MEASURED if signals is not None and getattr(signals, name) is not None]
+    never = "is not measured yet: while it is asked for, the workspace is never stopped for being idle"
+    return tuple(f"spec.idle.signals.{name}: {never}" for name in asked)
 
 
 def _foreign_queue(job: TrainingJob, around: Surroundings) -> tuple[str, ...]:

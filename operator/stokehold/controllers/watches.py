@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from stokehold.api.names import GROUP, MANAGED_BY, SERVING_LABEL, WORKSPACE_LABEL
+from stokehold.api.names import GROUP, HOLIDAYS_LABEL, MANAGED_BY, SERVING_LABEL, WORKSPACE_LABEL
 from stokehold.cluster import resources, wire
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.informers import Informer
@@ -19,6 +19,7 @@ from stokehold.cluster.own_kinds import (
     read_workspace,
 )
 from stokehold.cluster.reading import (
+    read_holidays,
     read_namespace,
     read_node,
     read_pod,
@@ -92,6 +93,7 @@ class Watches:
             labels=WORKSPACE_LABEL,
         )
         self._others: tuple[Informer[Any], ...] = (
+            watch(resources.CONFIG_MAPS, wire.ConfigMap, read_holidays, cluster.holidays, labels=HOLIDAYS_LABEL),
             watch(resources.PERSISTENT_VOLUMES, wire.Volume, read_volume, cluster.volumes),
             watch(resources.NODES, wire.Node, read_node, cluster.nodes),
             watch(resources.NAMESPACES, wire.Namespace, read_namespace, cluster.namespaces),

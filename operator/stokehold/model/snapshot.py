@@ -7,7 +7,7 @@ from a saved one. `None` means unknown and is never treated as zero.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import ClassVar
 
 from stokehold.api.v1alpha1.dev_workspace import DevWorkspaceSpec, DevWorkspaceStatus
@@ -228,6 +228,14 @@ class Notebook:
 
 
 @dataclass(frozen=True, slots=True)
+class Holidays:
+    """The days off of a ConfigMap, and those of its keys that are no days."""
+
+    days: frozenset[date]
+    strange: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeClaim:
     """The PersistentVolumeClaim with a workspace's files."""
 
@@ -257,6 +265,8 @@ class Workspace(OwnObject):
     stop_record: StopRecord | None = None
     """Of the operator's last stop; it stays when the workspace is started again."""
     volume: VolumeClaim | None = None
+    holidays: Holidays | None = None
+    """Those that its schedule names; None while there is no such ConfigMap."""
     pod_set: PodSet | None = None
     pods: tuple[Pod, ...] = ()
     create_error: str = ""

@@ -23,6 +23,7 @@ from stokehold.model.actions import EndWorkspace, GrowVolume, StopWorkspace, Tel
 from stokehold.model.snapshot import Notebook, StopRecord, VolumeClaim
 from stokehold.planning.culling.plan import plan_culling
 from stokehold.planning.culling.settings import CullingSettings
+from stokehold.planning.culling.signals import NOT_MEASURED
 
 
 def test_ready_pod_starts_the_clock_and_counts_as_activity():
@@ -312,12 +313,15 @@ def test_mass_idle_stops_nothing_and_says_so():
     assert {a.status["phase"] for a in calm if isinstance(a, WriteStatus)} == {"Warned"}
 
 
-def test_signals_that_nobody_measures_hold_the_workspace():
-    status = judged(
-        a_workspace(idle={"signals": {"terminal": {}}}, status=quiet_for(90)), a_sighting(quiet_gpu(), heard=NOW)
-    )
+@pytest.mark.parametrize("name", NOT_MEASURED)
+def test_signals_that_nobody_measures_hold_the_workspace(name: str):
+    workspace = a_workspace(idle={"signals": {name: {}}}, status=quiet_for(90, warnedAt=NOW - 30 * MINUTE))
 
-    assert "terminal: this version does not measure it" in idle_condition(status)["message"]
+    status = judged(workspace, a_sighting(quiet_gpu(), heard=NOW))
+
+    assert idle_condition(status)["reason"] == "SignalUnknown"
+    assert f"{name}: this version does not measure it" in idle_condition(status)["message"]
+    assert {s["name"]: s["state"] for s in status["activity"]["signals"]} == {"gpu": "Quiet", name: "Unknown"}
 
 
 def test_workspace_without_any_signal_is_never_idle():

@@ -1,7 +1,7 @@
 """What the clock and the owner say: snoozes, lifetimes, stops and starts by schedule."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,8 +18,8 @@ from kit.culling import (
     started,
 )
 from kit.workspaces import a_gpu, a_sighting, a_workspace, carried_out, workspaces_at
-from stokehold.model.actions import EndWorkspace, ResumeWorkspace
-from stokehold.model.snapshot import Workspace
+from stokehold.model.actions import EndWorkspace, ResumeWorkspace, WriteStatus
+from stokehold.model.snapshot import Holidays, Workspace
 
 
 def used_up(seconds: int, when: datetime = NOW) -> dict[str, Any]:
@@ -143,3 +143,49 @@ def test_schedule_starts_it_once_and_never_long_after():
     assert [type(a) for a in plan(workspaces_at(NOW, [on_time]))] == [ResumeWorkspace]
     assert plan(workspaces_at(NOW, [too_late])) == []
     assert plan(workspaces_at(NOW, [stopped_after])) == []
+
+
+CHRISTMAS = date(2025, 12, 25)
+CHRISTMAS_MORNING = datetime(2025, 12, 25, 7, 30, tzinfo=UTC)  # 08:30 in Berlin
+
+
+@pytest.mark.parametrize(
+    ("now", "holidays", "starts", "wrong"),
+    [
+        (CHRISTMAS_MORNING, Holidays(frozenset({CHRISTMAS})), False, ""),
+        (CHRISTMAS_MORNING, Holidays(frozenset({date(2025, 12, 24)})), True, ""),
+        (CHRISTMAS_MORNING, Holidays(frozenset({CHRISTMAS}), ("xmas",)), False, "'xmas' in ConfigMap de-be is no day"),
+        (CHRISTMAS_MORNING, Holidays(frozenset(), ("xmas",)), True, "'xmas' in ConfigMap de-be is no day"),
+        (CHRISTMAS_MORNING, None, False, "there is no ConfigMap de-be with the label stokehold.dev/holidays"),
+        # The day is Berlin's: there it is the 25th already, in UTC still the 24th.
+        (datetime(2025, 12, 24, 23, 45, tzinfo=UTC), Holidays(frozenset({CHRISTMAS})), False, ""),
+        (datetime(2025, 12, 25, 23, 45, tzinfo=UTC), Holidays(frozenset({CHRISTMAS})), True, ""),
+    ],
+)
+def test_days_off_are_days_of_its_zone_on_which_it_is_not_started(
+    now: datetime, holidays: Holidays | None, starts: bool, wrong: str
+):
+    schedule = berlin(start=["30 0 * * *", "0 8 * * *"], holidays={"configMap": "de-be"})
+    stopped = stopped_since(now - timedelta(hours=5), schedule=schedule, created_at=now - timedelta(days=9))
+    stopped = replace(stopped, holidays=holidays, status=stopped.status.model_copy(update={"observed_generation": 0}))
+
+    actions = plan(workspaces_at(now, [stopped]))
+
+    assert [type(a) for a in actions] == [WriteStatus, *([ResumeWorkspace] if starts else [])]
+    valid = next(c for c in only_status(actions[:1])["conditions"] if c["type"] == "Valid")
+    assert (valid["status"] == "False", wrong in valid.get("message", "")) == (bool(wrong), True)
+
+
+def test_a_stop_comes_on_days_off_too_and_a_stopped_one_hears_of_a_configmap_that_comes():
+    schedule = berlin("0 13 * * *", start=["0 8 * * *"], holidays={"configMap": "de-be"})
+    runs = replace(a_workspace(schedule=schedule, status=started(60)), holidays=Holidays(frozenset({NOW.date()})))
+    (ending,) = plan(workspaces_at(NOW, [runs]))
+    assert isinstance(ending, EndWorkspace)
+
+    stopped = [replace(stopped_since(NOW - MINUTE, schedule=schedule), generation=2)]
+    stopped = carried_out(stopped, plan(workspaces_at(NOW, stopped)))
+    assert plan(workspaces_at(NOW, stopped)) == []
+    stopped = [replace(stopped[0], holidays=Holidays(frozenset()))]
+    told = only_status(plan(workspaces_at(NOW, stopped)))
+    assert next(c for c in told["conditions"] if c["type"] == "Valid")["status"] == "True"
+    assert plan(workspaces_at(NOW, carried_out(stopped, plan(workspaces_at(NOW, stopped))))) == []

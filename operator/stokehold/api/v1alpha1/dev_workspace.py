@@ -185,7 +185,8 @@ class Holidays(Part):
     """A list of days off."""
 
     config_map: ObjectName
-    """The ConfigMap in the same namespace whose data has one key for each day off, as 2026-12-25."""
+    """The ConfigMap in the same namespace whose data has one key for each day off, as 2026-12-25. It needs the label
+    stokehold.dev/holidays, with any value."""
 
 
 class Schedule(Part):
@@ -198,7 +199,7 @@ class Schedule(Part):
     start: Crons = ()
     """When it is started, in five fields of cron, for example 0 8 * * 1-5."""
     holidays: Holidays | None = None
-    """The days on which it is not started."""
+    """The days on which it is not started, in timeZone. It is stopped on them all the same."""
 
 
 class DevWorkspaceSpec(Part):

@@ -80,7 +80,8 @@ def _wind_down(workspace: Workspace, now: datetime) -> Iterator[Action]:
         yield StopWorkspace(workspace, ending.message)
     phase = standing.STOPPING if holds else standing.STOPPED
     status = workspace.status
-    if (status.phase, status.observed_generation) != (phase, workspace.generation):
+    told = (status.phase, status.observed_generation) == (phase, workspace.generation)
+    if not told or reporting.is_validity_news(workspace):
         yield WriteStatus(workspace, reporting.ended(workspace, ending, phase, now))
 
 

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from stokehold.api import conditions
+from stokehold.api.conditions import find_condition
 from stokehold.api.v1alpha1.dev_workspace import (
     Activity,
     SignalStatus,
@@ -191,6 +192,12 @@ def _usage_at_start(workspace: Workspace, started: datetime) -> WorkspaceUsage |
     usage = status.usage or WorkspaceUsage()
     saved = workspace.spec.gpus * round((started - status.stopped_at).total_seconds())
     return usage.model_copy(update={"reclaimed_gpu_seconds": (usage.reclaimed_gpu_seconds or 0) + saved})
+
+
+def is_validity_news(workspace: Workspace) -> bool:
+    """Whether what is wrong with its schedule, or that nothing is, has not been told: a ConfigMap came or went."""
+    told = find_condition(workspace.status.conditions, conditions.VALID)
+    return told is not None and told.message != (what_is_wrong(workspace) or "")
 
 
 def _validity(workspace: Workspace) -> News:

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from stokehold.api.names import HOLIDAYS_LABEL
 from stokehold.api.v1alpha1.dev_workspace import Schedule
 from stokehold.model.reasons import Stop
 from stokehold.model.snapshot import Workspace
@@ -35,9 +36,21 @@ def what_is_wrong(workspace: Workspace) -> str | None:
     schedule = workspace.spec.schedule
     if schedule is None:
         return None
-    if schedule.start and schedule.holidays is not None:
-        return "spec.schedule.holidays is not read yet: the workspace is not started by the clock"
-    return _wrong_times(schedule)
+    return _wrong_times(schedule) or (_wrong_holidays(workspace, schedule) if schedule.start else None)
+
+
+def _wrong_holidays(workspace: Workspace, schedule: Schedule) -> str | None:
+    if schedule.holidays is None:
+        return None
+    name, found = schedule.holidays.config_map, workspace.holidays
+    if found is None:
+        return (
+            f"spec.schedule.holidays: there is no ConfigMap {name} with the label {HOLIDAYS_LABEL} in this namespace; "
+            "until there is, the workspace is not started by the clock"
+        )
+    if found.strange:
+        return f"spec.schedule.holidays: {found.strange[0]!r} in ConfigMap {name} is no day such as 2026-12-25"
+    return None
 
 
 def _wrong_times(schedule: Schedule) -> str | None:
@@ -69,11 +82,16 @@ def clock_stop(
 
 
 def should_start(workspace: Workspace, since: datetime, now: datetime, latest: timedelta) -> datetime | None:
-    """The time of `spec.schedule.start` that has come since it was stopped, if it is not long past."""
+    """The time of `spec.schedule.start` that has come since it was stopped, on no day off, if it is not long past."""
     schedule = workspace.spec.schedule
-    if schedule is None or not schedule.start or what_is_wrong(workspace) is not None:
+    if schedule is None or not schedule.start or _wrong_times(schedule) is not None:
         return None
-    due = _last(schedule.start, zone_of(workspace), now)
+    if schedule.holidays is not None and workspace.holidays is None:
+        return None  # nobody knows whether today is one
+    off = workspace.holidays.days if workspace.holidays is not None else frozenset()
+    zone = zone_of(workspace)
+    dues = [due for cron in schedule.start if (due := _last((cron,), zone, now)) is not None]
+    due = max((due for due in dues if due.astimezone(zone).date() not in off), default=None)
     return due if due is not None and due > since and now - due <= latest else None
 
 
