@@ -179,7 +179,7 @@ def test_volume_grows_where_it_may_and_its_workspace_starts_where_it_is_or_waits
     cluster.kubectl("cordon", "a100-1")
     try:
         desks.set_running("eve", True)
-        told = "its volume can be reached from nodes with kubernetes.io/hostname In (a100-1) alone"
+        told = "volume claim eve-home can be reached from nodes with kubernetes.io/hostname In (a100-1) alone"
         wait_until(
             lambda: told in desks.status("eve").get("queue", {}).get("message", ""), 30, lambda: desks.status("eve")
         )

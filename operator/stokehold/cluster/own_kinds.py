@@ -20,7 +20,7 @@ from stokehold.api.v1alpha1.gpu_queue import GPUQueue
 from stokehold.api.v1alpha1.inference_pool import InferencePool
 from stokehold.api.v1alpha1.training_job import FAILED, SUCCEEDED, TrainingJob, TrainingJobStatus
 from stokehold.cluster import wire
-from stokehold.model.demand import demand_of, replica_demand, workspace_demand
+from stokehold.model.demand import claims_of, demand_of, replica_demand, workspace_demand
 from stokehold.model.snapshot import (
     Claim,
     Job,
@@ -103,6 +103,7 @@ def read_workspace(raw: wire.OwnKind) -> Workspace:
         spec=parsed.spec,
         status=parsed.status,
         demand=workspace_demand(parsed.spec),
+        claims=claims_of(parsed.spec),
         annotations=ours,
         stop_record=_stop_record(ours),
     )

@@ -4,7 +4,7 @@ The indexes here answer two questions without a walk over all pods: what each no
 belong to which job. A snapshot is then a few shallow copies, so planners may take as long as they like with it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -393,17 +393,23 @@ class Cluster:
 
     def _with_volume(self, workspace: Workspace) -> Workspace:
         complete = self._with_pod_set(workspace, self.stateful_sets)
-        volume = self.volume_claims.values.get((workspace.namespace, names.volume_claim_name(workspace.name)))
-        if volume is None:
+        home = names.volume_claim_name(workspace.name)
+        volume = self.volume_claims.values.get((workspace.namespace, home))
+        if volume is not None:
+            refused = self._refused_sizes.get(workspace.uid, "")
+            complete = replace(complete, volume=replace(volume, refused_size=refused))
+        reach = tuple(self._reach(workspace.namespace, (home, *workspace.claims)))
+        if not reach:
             return complete
-        if refused := self._refused_sizes.get(workspace.uid):
-            volume = replace(volume, refused_size=refused)
-        terms = self.volumes.values.get(volume.volume)
-        if terms is None:
-            return replace(complete, volume=volume)
         # kube-scheduler would refuse all other nodes, and the workspace would hold their GPUs meanwhile.
-        volume = replace(volume, reachable_from=terms)
-        return replace(complete, volume=volume, demand=within(complete.demand, terms))
+        return replace(complete, reach=reach, demand=within(complete.demand, *(terms for _, terms in reach)))
+
+    def _reach(self, namespace: str, claims: Iterable[str]) -> Iterator[tuple[str, Terms]]:
+        for claim in claims:
+            known = self.volume_claims.values.get((namespace, claim))
+            terms = self.volumes.values.get(known.volume) if known is not None else None
+            if terms:
+                yield claim, terms
 
     def _with_holidays(self, workspace: Workspace) -> Workspace:
         schedule = workspace.spec.schedule

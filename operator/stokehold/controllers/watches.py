@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from stokehold.api.names import GROUP, HOLIDAYS_LABEL, MANAGED_BY, SERVING_LABEL, WORKSPACE_LABEL
+from stokehold.api.names import GROUP, HOLIDAYS_LABEL, MANAGED_BY, SERVING_LABEL
 from stokehold.cluster import resources, wire
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.informers import Informer
@@ -85,12 +85,8 @@ class Watches:
         )
         self.claims = watch(resources.GPU_NODE_CLAIMS, own, read_claim, cluster.claims)
         cluster.unread_claims = lambda: (broken.uid for broken in self.claims.broken.values())
-        self.volume_claims = watch(
-            resources.PERSISTENT_VOLUME_CLAIMS,
-            wire.VolumeClaim,
-            read_volume_claim,
-            cluster.volume_claims,
-            labels=WORKSPACE_LABEL,
+        self.volume_claims = watch(  # all: workspaces mount others than their own, too
+            resources.PERSISTENT_VOLUME_CLAIMS, wire.VolumeClaim, read_volume_claim, cluster.volume_claims
         )
         self._others: tuple[Informer[Any], ...] = (
             watch(resources.CONFIG_MAPS, wire.ConfigMap, read_holidays, cluster.holidays, labels=HOLIDAYS_LABEL),

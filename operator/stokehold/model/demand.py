@@ -99,9 +99,12 @@ class Demand:
         """Whether the pod's node selector and required affinity allow a node with these labels."""
         if any(labels.get(key) != value for key, value in self.node_selector):
             return False
-        if not self.node_affinity:
-            return True
-        return any(all(match.holds(labels) for match in term) for term in self.node_affinity)
+        return not self.node_affinity or allows(self.node_affinity, labels)
+
+
+def allows(terms: Terms, labels: Mapping[str, str]) -> bool:
+    """Whether a node with these labels satisfies one of the alternatives."""
+    return any(all(match.holds(labels) for match in term) for term in terms)
 
 
 def demand_of(spec: TrainingJobSpec) -> Demand:
@@ -126,6 +129,13 @@ def workspace_demand(spec: DevWorkspaceSpec) -> Demand:
     return _demand(pod, count=1, min_count=1, gpus=spec.gpus, gpu_types=tuple(spec.gpu_types))
 
 
+def claims_of(spec: DevWorkspaceSpec) -> tuple[str, ...]:
+    """The volume claims that the pod of a DevWorkspace names by itself."""
+    volumes = shaped_pod(spec, spec.gpus, "Always")["spec"].get("volumes", ())
+    named = (volume.get("persistentVolumeClaim", {}).get("claimName", "") for volume in volumes)
+    return tuple(sorted({name for name in named if name}))
+
+
 def replica_demand(spec: InferencePoolSpec) -> Demand:
     """The demand of one replica of an InferencePool."""
     pod = shaped_pod(spec, spec.gpus_per_replica, "Always")
@@ -142,10 +152,12 @@ def avoiding(demand: Demand, nodes: Collection[str]) -> Demand:
     return _shared(replace(demand, avoid=tuple(sorted(nodes)))) if nodes else demand
 
 
-def within(demand: Demand, terms: Terms) -> Demand:
-    """The same demand, only on nodes that the terms allow too."""
-    both = tuple((*wish, *term) for wish in demand.node_affinity or ((),) for term in terms)
-    return _shared(replace(demand, node_affinity=both))
+def within(demand: Demand, *places: Terms) -> Demand:
+    """The same demand, only on nodes that all of the places allow too."""
+    wish = demand.node_affinity
+    for terms in places:
+        wish = tuple((*one, *term) for one in wish or ((),) for term in terms)
+    return _shared(replace(demand, node_affinity=wish))
 
 
 def shaped_pod(

@@ -20,7 +20,8 @@ class Waiting(StrEnum):
     CREATION_REFUSED = "CreationRefused"
     """The API server refused the job's pods or Service (a ResourceQuota, a policy): its words are in the message."""
     VOLUME_UNAVAILABLE = "VolumeUnavailable"
-    """The volume with a workspace's files is gone, lost or being deleted: it never starts on an empty one unasked."""
+    """The volume with a workspace's files is gone, lost or being deleted (it never starts on an empty one unasked), or
+    no node reaches all of its volumes."""
     TERMINATING_PODS = "WaitingForTerminatingPods"
     """Pods of the attempt before have not gone yet; their GPUs are still used."""
     TOPOLOGY_PLACEMENT_FAILED = "TopologyPlacementFailed"

@@ -243,8 +243,6 @@ class VolumeClaim:
     deleting: bool = False
     volume: str = ""
     """The name of the volume that it is bound to."""
-    reachable_from: Terms = ()
-    """The nodes that can reach the volume; empty when all can, or none is bound yet."""
     size: str = ""
     """What the claim asks for, as a quantity; empty when that is not known."""
     refused_size: str = ""
@@ -264,7 +262,11 @@ class Workspace(OwnObject):
     """Ours alone (stokehold.dev/...): how users ask for a snooze."""
     stop_record: StopRecord | None = None
     """Of the operator's last stop; it stays when the workspace is started again."""
+    claims: tuple[str, ...] = ()
+    """The volume claims that its pod names besides the one for its files."""
     volume: VolumeClaim | None = None
+    reach: tuple[tuple[str, Terms], ...] = ()
+    """By claim of its pod the nodes that can reach the volume; without those that all nodes can reach."""
     holidays: Holidays | None = None
     """Those that its schedule names; None while there is no such ConfigMap."""
     pod_set: PodSet | None = None

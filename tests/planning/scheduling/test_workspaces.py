@@ -9,7 +9,7 @@ from builders import NOW, a_node, a_snapshot
 from kit.workspaces import a_workspace
 from stokehold.api.names import FRESH_VOLUME_ANNOTATION
 from stokehold.model.actions import Action, StartWorkspace, WriteStatus
-from stokehold.model.demand import Match, within
+from stokehold.model.demand import Match, claims_of, within
 from stokehold.model.snapshot import Node, VolumeClaim, Workspace
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -76,7 +76,8 @@ IN_Z1 = ((Match(ZONE, "In", ("z1",)),),)
 
 def bound_in_z1(**spec: Any) -> Workspace:
     made = replace(a_workspace("ada", storage={"size": "1Gi"}, status=RAN_BEFORE, pods=(), **spec), pod_set=None)
-    return replace(made, volume=VolumeClaim("Bound", False, "pv-1", IN_Z1), demand=within(made.demand, IN_Z1))
+    volumes: dict[str, Any] = {"volume": BOUND, "reach": (("ada-home", IN_Z1),)}
+    return replace(made, demand=within(made.demand, IN_Z1), **volumes)
 
 
 def test_it_goes_where_its_volume_can_be_reached_or_waits_and_names_the_place():
@@ -103,6 +104,27 @@ def test_a_wish_for_another_zone_than_the_volumes_can_never_hold():
     (action,) = plan_scheduling(a_snapshot(nodes, workspaces={ada.key: ada}, taken_at=NOW), SchedulingSettings())
 
     assert isinstance(action, WriteStatus)
+
+
+def test_two_volumes_that_no_node_reaches_are_refused_at_once():
+    in_z2 = ((Match(ZONE, "In", ("z2",)),),)
+    ada = bound_in_z1(volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}])
+    assert claims_of(ada.spec) == ("data",)
+    apart = replace(ada, reach=(*ada.reach, ("data", in_z2)), demand=within(ada.demand, in_z2))
+    z1, z2 = a_node("z1-node", labels={ZONE: "z1"}), a_node("z2-node", labels={ZONE: "z2"})
+
+    def told(*nodes: Node) -> dict[str, Any]:
+        snapshot = a_snapshot(list(nodes), workspaces={apart.key: apart}, taken_at=NOW)
+        (action,) = plan_scheduling(snapshot, SchedulingSettings())
+        assert isinstance(action, WriteStatus)
+        queue: dict[str, Any] = action.status["queue"]
+        return queue
+
+    refused = told(z1, z2)
+    assert refused["reason"] == "VolumeUnavailable"
+    for part in ("no node reaches all", f"ada-home can be reached from nodes with {ZONE} In (z1)", "data can be"):
+        assert part in refused["message"]
+    assert told(z1)["reason"] == "WaitingForCapacity"  # nodes of z2 may come, and some may reach both
 
 
 def test_one_without_storage_needs_no_volume():

@@ -8,6 +8,7 @@ from typing import Any
 from stokehold.api import conditions
 from stokehold.api.names import FRESH_VOLUME_ANNOTATION
 from stokehold.model import names
+from stokehold.model.demand import allows
 from stokehold.model.reasons import Waiting
 from stokehold.model.snapshot import Pod, ServingPool, Snapshot, Workspace
 from stokehold.model.statuses import render, told_conditions
@@ -82,7 +83,10 @@ def why_workspace_waits(workspace: Workspace, queues: Queues, settings: Scheduli
     """What keeps a workspace out of the queue; None when it may be placed."""
     snapshot = queues.snapshot
     refused = (
-        unserved(workspace, queues) or creation_refused(workspace, snapshot, settings) or _volume_unavailable(workspace)
+        unserved(workspace, queues)
+        or creation_refused(workspace, snapshot, settings)
+        or _volume_unavailable(workspace)
+        or _volumes_apart(workspace, snapshot)
     )
     if refused is not None:
         return refused
@@ -123,14 +127,32 @@ def _volume_unavailable(workspace: Workspace) -> Explanation | None:
     return Explanation(Waiting.VOLUME_UNAVAILABLE, message, step)
 
 
+def _volumes_apart(workspace: Workspace, snapshot: Snapshot) -> Explanation | None:
+    """Each of its volumes can be reached from some node, and no node reaches all: it would wait for ever."""
+    if len(workspace.reach) < 2:
+        return None
+    nodes = snapshot.nodes.values()
+    reached = [{claim for claim, terms in workspace.reach if allows(terms, node.labels)} for node in nodes]
+    everything = {claim for claim, _ in workspace.reach}
+    if everything in reached or set().union(*reached) != everything:
+        return None
+    message = f"no node reaches all of its volumes: {'; '.join(_places(workspace))}"
+    step = "Move one of them, for example by a snapshot that is restored there, or take it out of spec.volumes."
+    return Explanation(Waiting.VOLUME_UNAVAILABLE, message, step)
+
+
 def with_volume(workspace: Workspace, why: Explanation) -> Explanation:
-    """The reason with the place of the volume, when that rules nodes out."""
-    terms = workspace.volume.reachable_from if workspace.volume is not None else ()
-    if not terms:
+    """The reason with the places of its volumes, when they rule nodes out."""
+    if not workspace.reach:
         return why
-    places = " or ".join(" and ".join(map(str, term)) for term in terms)
-    message = f"{why.message}; its volume can be reached from nodes with {places} alone"
+    message = f"{why.message}; {'; '.join(_places(workspace))}"
     return replace(why, message=message, next_step=f"It starts when GPUs are free there. {why.next_step}")
+
+
+def _places(workspace: Workspace) -> Iterator[str]:
+    for claim, terms in workspace.reach:
+        places = " or ".join(" and ".join(map(str, term)) for term in terms)
+        yield f"volume claim {claim} can be reached from nodes with {places} alone"
 
 
 def is_started(workspace: Workspace) -> bool:
