@@ -31,12 +31,14 @@ class Desks:
             }
         )
 
+    def patch(self, name: str, spec: Object) -> None:
+        self.team.kubectl("patch", "gws", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
     def set_running(self, name: str, running: bool) -> None:
-        self.team.kubectl("patch", "gws", name, "--type=merge", "-p", json.dumps({"spec": {"running": running}}))
+        self.patch(name, {"running": running})
 
     def resize(self, name: str, size: str) -> None:
-        patch = {"spec": {"storage": {"size": size}}}
-        self.team.kubectl("patch", "gws", name, "--type=merge", "-p", json.dumps(patch))
+        self.patch(name, {"storage": {"size": size}})
 
     def annotate(self, name: str, key: str, value: str) -> None:
         self.team.kubectl("annotate", "gws", name, f"stokehold.dev/{key}={value}", "--overwrite")
@@ -67,6 +69,19 @@ class Desks:
     def claim(self, name: str) -> Object:
         found: Object = json.loads(self.team.kubectl("get", "pvc", f"{name}-home", "-o", "json"))
         return found
+
+    def waits_for(self, name: str, what: str) -> bool:
+        """Whether `status.queue` says so."""
+        return what in self.status(name).get("queue", {}).get("message", "")
+
+    def claim_volume(self, name: str) -> None:
+        """A claim that belongs to no workspace."""
+        spec = {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": CLASS,
+            "resources": {"requests": {"storage": "1Gi"}},
+        }
+        self.team.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec})
 
     def wait_phase(self, name: str, *phases: str, within: float = 40) -> Object:
         wait_until(lambda: self.phase(name) in phases, within, lambda: f"{name} is {self.status(name)}")

@@ -176,13 +176,19 @@ def test_volume_grows_where_it_may_and_its_workspace_starts_where_it_is_or_waits
 
     desks.set_running("eve", False)
     desks.wait_phase("eve", "Stopped")
+    place_volume(cluster, "apart", (desks.team.namespace, "data"), "a100-0")
+    desks.claim_volume("data")
+    desks.patch("eve", {"running": True, "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]})
+    wait_until(lambda: desks.waits_for("eve", "no node reaches all of its volumes"), 30, lambda: desks.status("eve"))
+    assert not desks.pods("eve")
+    desks.patch("eve", {"running": False, "volumes": []})
+    desks.wait_phase("eve", "Stopped")
+
     cluster.kubectl("cordon", "a100-1")
     try:
         desks.set_running("eve", True)
         told = "volume claim eve-home can be reached from nodes with kubernetes.io/hostname In (a100-1) alone"
-        wait_until(
-            lambda: told in desks.status("eve").get("queue", {}).get("message", ""), 30, lambda: desks.status("eve")
-        )
+        wait_until(lambda: desks.waits_for("eve", told), 30, lambda: desks.status("eve"))
         assert not desks.pods("eve")
     finally:
         cluster.kubectl("uncordon", "a100-1")
