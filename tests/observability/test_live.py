@@ -373,6 +373,7 @@ def test_writes_that_get_no_answer_fire(
         proxy.end(fault)
         team.wait_phase("starts", "Running")
         team.empty()  # while its operator is there
+        operator.stop()  # before its proxy goes, or it would be in the middle of a handshake
 
 
 def test_an_agent_that_wrote_last_long_ago_fires(
