@@ -49,7 +49,7 @@ format: setup ## Format and apply the safe fixes
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 
-bench: binaries ## Run one benchmark: make bench NAME=admission|planner|scale|informer|agent
+bench: binaries ## Run one benchmark: make bench NAME=admission|planner|scale|burst|informer|agent
 	$(RUN)/python -m bench.$(or $(NAME),admission)
 
 generate: setup ## Write crds/, the chart's copies and values, and docs/reference/ from the models

@@ -68,11 +68,16 @@ class World:
         self.snapshot = replace(self.snapshot, taken_at=self.now + timedelta(seconds=seconds))
         self._list()
 
-    def boot(self, gpus: int = 8) -> None:
-        """Every machine joins as a node that is ready."""
+    def boot(self, gpus: int | None = None) -> None:
+        """Every machine joins as a node that is ready, with so many GPUs or as many as it was asked for with."""
         for machine in self.machines.values():
             claim = next(c for c in self.snapshot.claims.values() if c.uid == machine.request_id)
-            amounts = {GPU: gpus, "cpu": 96_000, "memory": 2**39, "pods": 110}
+            amounts = {
+                GPU: claim.spec.gpus_per_node if gpus is None else gpus,
+                "cpu": 96_000,
+                "memory": 2**39,
+                "pods": 110,
+            }
             labels = {CLAIM_LABEL: claim.name}
             node = Node(claim.name, labels, amounts, amounts, provider_id=machine.provider_id, uid=f"node-{claim.uid}")
             self._put(nodes={**self.snapshot.nodes, claim.name: self.snapshot.nodes.get(claim.name, node)})

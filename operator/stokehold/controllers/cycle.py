@@ -1,10 +1,12 @@
 """The loop around a planner: wait until woken, freeze the cluster, plan, carry out. It runs at its own pace."""
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from stokehold.cluster.leases import NotLeaderError
 from stokehold.model.actions import Action
@@ -14,6 +16,8 @@ from stokehold.observability import logs, metrics
 log = logs.get("cycle")
 
 PAUSE_AFTER_FAILURE_SECONDS = 2.0
+DUE_MARGIN_SECONDS = 0.002
+"""Clocks differ by a little: a cycle that starts too early would have to be made again."""
 FOLLOW_UPS = 4
 """Short sleeps after the last wake-up, before the long ones."""
 THREAD_FROM_SECONDS = 0.05
@@ -40,14 +44,18 @@ class Cycle:
         plan: Callable[[Snapshot], Iterable[Action]],
         carry_out: Callable[[list[Action]], Awaitable[Counter[str]]],
         pace: Pace,
+        due: Callable[[Snapshot], datetime | None] = lambda _: None,
     ) -> None:
+        """`due` tells when the plan of a snapshot would be another although nothing happens: a cycle starts then."""
         self.name = name
+        self._due = due
         self._read = read
         self._plan = plan
         self._carry_out = carry_out
         self._pace = pace
         self._woken = asyncio.Event()
         self._planned_in = 0.0
+        self._due_at = math.inf
         self._follow_ups = 0
         metrics.CYCLE_FAILURES.labels(name)  # a series that starts at 1 hides its first increase
 
@@ -79,6 +87,8 @@ class Cycle:
         with _timed(self.name, "plan"):
             actions = await self._decide(snapshot)
         self._planned_in = time.monotonic() - began
+        due = self._due(snapshot)
+        self._due_at = began + (due - snapshot.taken_at).total_seconds() if due is not None else math.inf
         if not actions:
             return 0
         with _timed(self.name, "apply"):
@@ -92,6 +102,7 @@ class Cycle:
 
     async def _wait(self) -> None:
         sleep = self._pace.follow_up_seconds if self._follow_ups else self._pace.resync_seconds
+        sleep = min(sleep, max(0.0, self._due_at - time.monotonic()) + DUE_MARGIN_SECONDS)
         try:
             async with asyncio.timeout(sleep):
                 await self._woken.wait()

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
 
 from stokehold.api.v1alpha1 import gpu_node_claim as api
 from stokehold.controllers.provider_calls import ProviderCalls
@@ -12,6 +13,7 @@ from stokehold.observability import metrics
 from stokehold.planning.placement.prices import node_price
 from stokehold.planning.provisioning.plan import plan_provisioning
 from stokehold.planning.provisioning.settings import ProvisioningSettings
+from stokehold.planning.provisioning.shortage import next_trigger
 
 LAZY_WRITE_SECONDS = 20.0
 """How often the status of a pool is written while only the use of its GPUs has changed."""
@@ -36,6 +38,10 @@ class Provisioner:
     def plan(self, snapshot: Snapshot) -> list[Action]:
         """What is to be done now and is not being done already."""
         return [action for action in plan_provisioning(snapshot, self._settings) if self._is_news(action)]
+
+    def due(self, snapshot: Snapshot) -> datetime | None:
+        """When the next purchase is due although nothing else happens."""
+        return next_trigger(snapshot, self._settings)
 
     async def carry_out(self, actions: list[Action]) -> Counter[str]:
         """Start the calls, then write; nothing here waits for a provider."""

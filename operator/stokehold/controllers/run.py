@@ -7,6 +7,7 @@ import asyncio
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from stokehold.observability.health import HealthServer
 from stokehold.planning.autoscaling.plan import plan_autoscaling
 from stokehold.planning.culling.plan import plan_culling
 from stokehold.planning.scheduling.plan import plan_scheduling
+from stokehold.planning.scheduling.telling import next_telling
 from stokehold.providers.registry import Registry
 
 log = logs.get("run")
@@ -71,12 +73,17 @@ class Operator:
         self._provisioner = Provisioner(settings.provisioning, self._calls, self._applier.apply)
         self._autoscaling = self._cycle("autoscaling", self._plan_autoscaling)
         self._cycles = (
-            self._cycle("scheduling", self._plan_scheduling),
+            self._cycle(
+                "scheduling",
+                self._plan_scheduling,
+                due=lambda snapshot: next_telling(snapshot, settings.scheduling),
+            ),
             self._cycle(
                 "provisioning",
                 self._provisioner.plan,
                 self._provisioner.carry_out,
                 settings.provisioning_debounce_seconds,
+                self._provisioner.due,
             ),
             self._autoscaling,
             self._cycle("culling", self._plan_culling, debounce=UNHURRIED_SECONDS),
@@ -197,10 +204,11 @@ class Operator:
         plan: Callable[[Snapshot], Iterable[Action]],
         carry_out: Callable[[list[Action]], Awaitable[Counter[str]]] | None = None,
         debounce: float | None = None,
+        due: Callable[[Snapshot], datetime | None] = lambda _: None,
     ) -> Cycle:
         """One planner's loop; all read the same cluster and write through the same applier."""
         pace = Pace(debounce or self._settings.debounce_seconds, self._settings.resync_seconds)
-        return Cycle(name, self._cluster.snapshot, plan, carry_out or self._applier.apply, pace)
+        return Cycle(name, self._cluster.snapshot, plan, carry_out or self._applier.apply, pace, due)
 
     def _plan_scheduling(self, snapshot: Snapshot) -> Iterable[Action]:
         actions = list(plan_scheduling(snapshot, self._settings.scheduling))

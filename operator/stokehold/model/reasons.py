@@ -147,6 +147,8 @@ class Burst(StrEnum):
     """The pools of the right type may not hold data of the job's class."""
     TOO_LARGE = "TooLarge"
     """The job does not fit on the nodes that can be bought, or not inside the topology that it requires."""
+    CURRENCY = "CurrencyMismatch"
+    """The pool's price is in another currency than those of its rivals, and such prices are not compared."""
     LIMIT_REACHED = "LimitReached"
     """Fewer nodes may still be bought than the job needs: `limits.maxNodes`."""
     PROVIDER_FAILING = "ProviderFailing"

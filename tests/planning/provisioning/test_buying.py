@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from builders import H100, a_node, a_pool, a_snapshot
+from builders import GPU, H100, a_node, a_pool, a_queue, a_snapshot
 from kit.provisioning import World, a_cloud, a_waiting_job, a_world, created, told
 from stokehold.model.actions import AdmitJob, CreateClaim
 from stokehold.model.reasons import ClaimFailure
@@ -176,6 +176,34 @@ def test_the_cheaper_pool_of_equals_is_bought_from():
     assert {claim.spec.pool_name for claim in created(world.step())} == {"zcheap"}
 
 
+def test_number_in_another_currency_is_no_price_and_the_pool_is_named():
+    dollars = [a_cloud(f"us-{i}", price={"perGpuHour": "9", "currency": "USD"}) for i in range(2)]
+    euros = a_cloud("a-eu", price={"perGpuHour": "4", "currency": "EUR"})
+    world = a_world(a_waiting_job(), pools=[euros, *dollars])
+    assert {claim.spec.pool_name for claim in created(world.plan())} == {"us-0"}
+
+    closed = [replace(pool, spec=pool.spec.model_copy(update={"data_classes": ()})) for pool in dollars]
+    alone = a_world(a_waiting_job(), pools=[euros, *closed])
+    assert {claim.spec.pool_name for claim in created(alone.plan())} == {"a-eu"}, "nothing to compare it with"
+
+    none_left = [a_cloud(pool.name, limits={"maxNodes": 0}, dataClasses=["public"]) for pool in dollars]
+    twins = a_world(a_waiting_job(dataClass="public"), pools=[euros, *none_left])
+    twins.settle()
+    reason, message = told(twins.job("gang"))
+    assert reason == "CurrencyMismatch"
+    assert "pool a-eu" in message
+    assert "price in USD" in message
+
+
+def test_currency_of_the_budgets_is_the_one_that_counts():
+    pools = [a_cloud(f"us-{i}", price={"perGpuHour": "1", "currency": "USD"}) for i in range(2)]
+    euros = a_cloud("eu", price={"perGpuHour": "4", "currency": "EUR"})
+    budget = {"amount": "100", "currency": "EUR", "period": "Month"}
+    world = World(a_snapshot(jobs=[a_waiting_job()], node_pools=[euros, *pools], queues=[a_queue(budget=budget)]))
+
+    assert {claim.spec.pool_name for claim in created(world.plan())} == {"eu"}
+
+
 def a_warm_world(*jobs: Job, most: int = 4, **spec: object) -> World:
     """A pool whose one warm node is ready before anybody comes."""
     world = a_world(pools=[a_cloud(keepWarm=1, limits={"maxNodes": most}, zones=["z1"], **spec)])
@@ -213,7 +241,9 @@ def test_one_spare_node_is_taken_over_by_one_gang():
 def test_spare_node_that_others_took_first_is_bought_after_all():
     world = a_warm_world(a_waiting_job(), most=8)
     world.step()
-    world.snapshot = replace(world.snapshot, tenants={"cloud-warm-1": ("team-b/stranger",)})
+    world.snapshot = replace(
+        world.snapshot, tenants={"cloud-warm-1": ("team-b/stranger",)}, used={"cloud-warm-1": {GPU: 1}}
+    )
 
     world.settle()
 

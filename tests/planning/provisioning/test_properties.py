@@ -6,12 +6,13 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builders import a_job, a_snapshot
+from builders import GPU, a_job, a_snapshot
 from kit.provisioning import KUBE_SYSTEM, SETTINGS, SHORT, World, a_cloud, a_waiting_job, a_world, created
 from stokehold.model.actions import Action, CreateClaim, WriteStatus
 from stokehold.model.reasons import ClaimFailure
 from stokehold.model.snapshot import Claim, Snapshot
 from stokehold.planning.provisioning.plan import plan_provisioning
+from stokehold.planning.provisioning.world import look_at
 
 GANGS = st.builds(
     dict,
@@ -42,6 +43,17 @@ def _random_world(gangs: list[dict[str, object]], clouds: list[dict[str, object]
     order = list(ClaimFailure)[:4]
     world.verdict = lambda call: order[fate % 4] if (hash_of(call.claim.name) + fate) % 5 == 0 else None
     return world
+
+
+def occupy(world: World, fate: int) -> None:
+    """Others take a part of some nodes that are kept for nobody."""
+    seen, used, tenants = look_at(world.snapshot, SETTINGS), {}, {}
+    for claim in world.claims:
+        node = seen.nodes.get(claim.name)
+        if node is not None and not seen.is_held(claim) and hash_of(claim.name) % 3 != fate % 3:
+            used[node.name] = {GPU: 1 + (hash_of(claim.name) + fate) % node.allocatable[GPU]}
+            tenants[node.name] = ("team-b/other",)
+    world.snapshot = replace(world.snapshot, used=used, tenants=tenants)
 
 
 def hash_of(text: str) -> int:
@@ -80,8 +92,12 @@ def _check_rules(actions: list[Action], snapshot: Snapshot) -> None:
         nodes = [claim.spec for claim in (*bought, *reused[uid])]
         assert {claim.spec.for_work.nodes for claim in bought if claim.spec.for_work} == {len(nodes)}
         assert len({(node.pool_name, node.zone) for node in nodes}) == 1
-        slots = (pool.spec.gpus_per_node or 0) // job.spec.gpus_per_node
-        assert len(nodes) * slots >= job.spec.num_nodes
+        gpus, each = pool.spec.gpus_per_node or 0, job.spec.gpus_per_node
+        slots = len(bought) * (gpus // each)
+        for claim in reused[uid]:
+            slots += (gpus - snapshot.used.get(claim.name, {}).get(GPU, 0)) // each
+        assert slots >= job.spec.num_nodes
+        assert slots - gpus // each < job.spec.num_nodes, "a node more than it needs"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -94,6 +110,7 @@ def test_histories_keep_limits_buy_whole_gangs_and_respect_data_classes(
     world.snapshot = replace(world.snapshot, jobs=dict(list(late.items())[::2]))
     for turn in range(14):
         if turn == 8:  # when warm nodes are there
+            occupy(world, fate)
             world.snapshot = replace(world.snapshot, jobs={**late, **world.snapshot.jobs})
         before = world.snapshot
         actions = world.plan()
@@ -118,8 +135,13 @@ def test_plan_that_was_carried_out_leaves_nothing_to_do(
     gangs: list[dict[str, object]], clouds: list[dict[str, object]], fate: int
 ):
     world = _random_world(gangs, clouds, fate)
+    late = world.snapshot.jobs
+    world.snapshot = replace(world.snapshot, jobs=dict(list(late.items())[::2]))
     world.settle()
     world.boot()
+    world.settle()
+    occupy(world, fate)
+    world.snapshot = replace(world.snapshot, jobs={**late, **world.snapshot.jobs})
     world.settle()
 
     assert world.plan() == []

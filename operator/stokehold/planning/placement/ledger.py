@@ -125,6 +125,12 @@ class Ledger:
                 self.free[row, column] -= min(amount, LARGEST)
         self._journal.append(row)
 
+    def taken(self, node: str) -> Resources:
+        """What is used of a node by now, by resource: by its pods, and by what this plan has given away of it."""
+        row = self.row[node]
+        amounts = (self.allocatable[row] - self.free[row]).tolist()
+        return dict(zip(self._resources, amounts, strict=True))
+
     def closed(self, pool: Pool) -> int:
         """How many of the pool's nodes take nothing new: not ready, cordoned, settling or avoided."""
         return int(np.count_nonzero(~self._open[self._members[pool.name]]))

@@ -52,7 +52,7 @@ class Purchase:
     @property
     def ready_by(self) -> datetime:
         """When those that were asked for are given up if they are not ready."""
-        asked = [claim for claim in self.claims if claim.status.reused_for is None] or self.claims
+        asked = [claim for claim in self.claims if claim.status.phase != api.READY] or self.claims
         return max(claim.created_at + claim.spec.ready_within.to_timedelta() for claim in asked)
 
 

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from stokehold.api.names import CLAIM_LABEL
+from stokehold.api.v1alpha1.gpu_node_claim import READY
 from stokehold.model.accounting import LARGEST, amounts
 from stokehold.model.demand import Demand
-from stokehold.model.snapshot import Node, NodePool, Snapshot
+from stokehold.model.snapshot import Claim, Node, NodePool, Resources, Snapshot
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.pools import Pool, pool_taints
+from stokehold.planning.provisioning.world import World
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 REGION_LABEL = "topology.kubernetes.io/region"
@@ -52,8 +54,22 @@ def imagined_node(name: str, pool: NodePool, zone: str) -> Node:
     )
 
 
-def ledger_of(nodes: Iterable[Node], pool: Pool, snapshot: Snapshot, demands: Iterable[Demand]) -> Ledger:
-    """A ledger of these nodes alone, all of one pool, empty."""
+def node_of(claim: Claim, world: World) -> Node:
+    """The claim's node as it is, if it can be used, else as it should join."""
+    node = world.nodes.get(claim.name)
+    if node is not None and claim.status.phase == READY:
+        return node
+    return imagined_node(claim.name, world.snapshot.node_pools[claim.spec.pool_name], claim.spec.zone or "")
+
+
+def ledger_of(
+    nodes: Iterable[Node],
+    pool: Pool,
+    snapshot: Snapshot,
+    demands: Iterable[Demand],
+    used: Mapping[str, Resources] | None = None,
+) -> Ledger:
+    """A ledger of these nodes alone, all of one pool; empty, but for what is `used` of them, by name."""
     by_name: Mapping[str, Node] = {node.name: node for node in nodes}
-    alone = replace(snapshot, nodes=by_name, used={})
+    alone = replace(snapshot, nodes=by_name, used=used or {})
     return Ledger(alone, (replace(pool, members=tuple(sorted(by_name))),), demands)

@@ -1,20 +1,21 @@
 """What could be bought for a gang: hard filters first, then the job's wishes, then the price."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from itertools import accumulate
 from math import ceil
 
 from stokehold.model.demand import Demand
 from stokehold.model.reasons import Burst
-from stokehold.model.snapshot import Claim, NodePool
+from stokehold.model.snapshot import Claim, Node, NodePool
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.place import Shortfall, place_gang
 from stokehold.planning.placement.pools import Pool
-from stokehold.planning.placement.prices import gpu_price
+from stokehold.planning.placement.prices import GpuPrice, gpu_price
 from stokehold.planning.provisioning import breaker
-from stokehold.planning.provisioning.imagined import imagined_node, ledger_of
-from stokehold.planning.provisioning.world import World
+from stokehold.planning.provisioning.imagined import imagined_node, ledger_of, node_of
+from stokehold.planning.provisioning.world import World, is_coming
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,22 @@ class Offer:
     zone: str
     nodes: int
     reused: tuple[Claim, ...]
-    """Those of them that are there already, empty."""
+    """Those of them that are there already, or coming, with room for some of the gang."""
     ledger: Ledger
 
     @property
     def bought(self) -> int:
         """Those that must be asked for."""
         return self.nodes - len(self.reused)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A node that is there or coming, and how many workers of one shape it still takes."""
+
+    claim: Claim
+    node: Node
+    slots: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +52,15 @@ class Refused:
     message: str
 
 
+NEW = "/"
+"""Begins the names of nodes that are to be asked for: no node can have such a name."""
+
 CLOSENESS = (
     Burst.NO_MATCHING_POOL,
     Burst.DATA_CLASS,
     Burst.TOO_LARGE,
     Burst.LIMIT_REACHED,
+    Burst.CURRENCY,
     Burst.PROVIDER_FAILING,
 )
 
@@ -54,24 +68,27 @@ CLOSENESS = (
 class Market:
     """The pools that nodes can be bought for, and how many more each may have."""
 
-    def __init__(self, world: World, pools: tuple[Pool, ...]) -> None:
+    def __init__(self, world: World, pools: tuple[Pool, ...], here: Ledger) -> None:
+        """`here` is what is free on the nodes that are there and coming, once all who fit there have their place."""
         self.world = world
+        self._here = here
         self._pools = {pool.name: pool for pool in pools if pool.bought}
         self._declared = {name: world.snapshot.node_pools[name] for name in self._pools}
         # Whose claims cannot be read is not known: they count against the limit of every pool.
         unread = len(world.snapshot.unread_claims - {claim.uid for claim in world.snapshot.claims.values()})
         self.headroom = {
-            name: (pool.spec.limits.max_nodes if pool.spec.limits else 0) - len(world.claims_of(name)) - unread
+            name: max(0, (pool.spec.limits.max_nodes if pool.spec.limits else 0) - len(world.claims_of(name)) - unread)
             for name, pool in self._declared.items()
         }
         self._reused: set[str] = set()
         self._best: dict[Demand, Offer | Refused] = {}
+        budgets = (queue.spec.budget for queue in world.snapshot.queues.values())
+        self._budgeted = {budget.currency for budget in budgets if budget is not None}
         self._demands = {job.demand for job in world.snapshot.jobs.values()}
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing can be bought whatever happens."""
-        return not self._pools
+    def pool(self, name: str) -> Pool | None:
+        """The pool of this name, if nodes can be bought for it."""
+        return self._pools.get(name)
 
     def take(self, pool: str, nodes: int, reused: Iterable[Claim] = ()) -> None:
         """So many more of the pool's nodes are spoken for, and these that are there already."""
@@ -101,7 +118,7 @@ class Market:
 
     def _ranked(self, demand: Demand, refusals: list[Refused]) -> Iterator[tuple[str, str]]:
         """Pools that may host it, by GPU type, then capacity class, then price; each with its zones in their order."""
-        ranked: list[tuple[int, int, bool, Decimal, str]] = []
+        equals: dict[tuple[int, int], list[tuple[str, GpuPrice | None]]] = {}
         for name, pool in self._pools.items():
             type_rank = _rank(demand.gpu_types, pool.gpu_type)
             class_rank = _rank(demand.capacity_classes, pool.capacity_class)
@@ -114,12 +131,29 @@ class Market:
             elif not pool.admits_data(demand.data_class):
                 refusals.append(_data_class(pool, demand))
             else:
-                price = gpu_price(self._declared[name])
-                amount = price.amount if price is not None else Decimal(0)
-                ranked.append((type_rank, class_rank, price is None, amount, name))
-        for *_, name in sorted(ranked):
-            for zone in self._declared[name].spec.zones or ("",):
-                yield name, zone
+                equals.setdefault((type_rank, class_rank), []).append((name, gpu_price(self._declared[name])))
+        for _, rivals in sorted(equals.items()):
+            for name in self._by_price(rivals, refusals):
+                for zone in self._declared[name].spec.zones or ("",):
+                    yield name, zone
+
+    def _by_price(self, rivals: list[tuple[str, GpuPrice | None]], refusals: list[Refused]) -> list[str]:
+        """The cheapest first, those without a price last; of several currencies only one, that of budgets or of most.
+
+        Nobody tells us an exchange rate, so that a number in another currency is no reason to buy.
+        """
+        priced = [(price.amount, name, price.currency) for name, price in rivals if price is not None]
+        counts = Counter(currency for *_, currency in priced)
+        own = min(counts, key=lambda one: (one not in self._budgeted, -counts[one], one), default="")
+        for _, name, currency in sorted(priced):
+            if currency != own:
+                message = (
+                    f"pool {name} has its price in {currency}, others of its kind in {own}, which cannot be compared: "
+                    f"give it a price in {own}"
+                )
+                refusals.append(Refused(Burst.CURRENCY, message))
+        cheapest = [name for _, name, currency in sorted(priced) if currency == own]
+        return cheapest + sorted(name for name, price in rivals if price is None)
 
     def _offer(self, name: str, zone: str, demand: Demand) -> Offer | Refused:
         pool, where = self._declared[name], f"pool {name}{f' in zone {zone}' if zone else ''}"
@@ -139,19 +173,50 @@ class Market:
         return fitting
 
     def _fit(self, pool: NodePool, zone: str, demand: Demand, workers: int) -> Offer | None:
-        """The fewest nodes that hold so many workers, first those that are there and empty."""
+        """The fewest new nodes that hold so many workers beside what is free; none, should that be too scattered."""
         wanted = _sized(demand, workers)
-        one = ledger_of([imagined_node("0", pool, zone)], self._pools[pool.name], self.world.snapshot, (wanted,))
-        slots = int(one.shape(one.pools[pool.name], wanted).slots.sum())
+        slots = self._slots([imagined_node(NEW, pool, zone)], pool, wanted)[0]
         if not slots:
             return None
-        count = ceil(workers / slots)
-        spare = [claim for claim in self.world.spare_nodes(pool.name, zone) if claim.name not in self._reused]
-        reused = tuple(spare[:count])
-        nodes = [self.world.nodes[claim.name] for claim in reused]
-        nodes += (imagined_node(str(i), pool, zone) for i in range(count - len(reused)))
-        ledger = ledger_of(nodes, self._pools[pool.name], self.world.snapshot, {wanted, *self._demands})
-        return None if isinstance(place_gang(ledger, wanted), Shortfall) else Offer(pool, zone, count, reused, ledger)
+        rooms = _fewest(self._rooms(pool, zone, wanted), workers, slots)
+        found = self._try(rooms, pool, zone, wanted, slots)
+        return found or (self._try([], pool, zone, wanted, slots) if rooms else None)
+
+    def _try(self, rooms: list[Room], pool: NodePool, zone: str, wanted: Demand, slots: int) -> Offer | None:
+        """These nodes, and as many new ones as the rest of the gang needs."""
+        new = max(0, ceil((wanted.count - sum(room.slots for room in rooms)) / slots))
+        nodes = [room.node for room in rooms] + [imagined_node(f"{NEW}{i}", pool, zone) for i in range(new)]
+        used = {room.node.name: self._here.taken(room.node.name) for room in rooms}
+        ledger = ledger_of(nodes, self._pools[pool.name], self.world.snapshot, {wanted, *self._demands}, used)
+        if isinstance(place_gang(ledger, wanted), Shortfall):
+            return None
+        return Offer(pool, zone, len(nodes), tuple(room.claim for room in rooms), ledger)
+
+    def _rooms(self, pool: NodePool, zone: str, wanted: Demand) -> list[Room]:
+        """The nodes that would take a part of the gang, those first that take most of it and are there."""
+        claims = [c for c in self.world.open_claims(pool.name, zone) if self._is_free(c)]
+        nodes = [node_of(claim, self.world) for claim in claims]
+        slots = self._slots(nodes, pool, wanted) if nodes else ()
+        rooms = [Room(*one) for one in zip(claims, nodes, slots, strict=True) if one[2]]
+        return sorted(rooms, key=lambda room: (-room.slots, is_coming(room.claim), room.claim.name))
+
+    def _is_free(self, claim: Claim) -> bool:
+        return claim.name not in self._reused and claim.name not in self.world.touched
+
+    def _slots(self, nodes: Sequence[Node], pool: NodePool, wanted: Demand) -> list[int]:
+        """How many workers each of the nodes takes beside what is on it."""
+        used = {node.name: self._here.taken(node.name) for node in nodes if node.name in self._here.row}
+        ledger = ledger_of(nodes, self._pools[pool.name], self.world.snapshot, (wanted,), used)
+        shape = ledger.shape(ledger.pools[pool.name], wanted)
+        by_name = {ledger.names[row]: int(shape.slots[at]) for row, at in shape.position.items()}
+        return [by_name.get(node.name, 0) for node in nodes]
+
+
+def _fewest(rooms: list[Room], workers: int, slots: int) -> list[Room]:
+    """As many of the rooms as save a new node, and no more: whoever comes with less takes the rest."""
+    covered = accumulate((room.slots for room in rooms), initial=0)
+    needed = [ceil(max(0, workers - held) / slots) for held in covered]
+    return rooms[: needed.index(needed[-1])]
 
 
 def _sized(demand: Demand, workers: int) -> Demand:

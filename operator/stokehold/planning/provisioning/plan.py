@@ -2,8 +2,8 @@
 
     follow       claims on their way: asked for, launched, joined, ready; and what goes wrong on the way
     take back    purchases of which one node failed, nodes on which their gang does not fit
+    buy          for gangs that are short of nodes: all that one needs beside what is free, in one zone, or nothing
     give back    nodes that nobody needs, that are idle for long enough, or too old; machines that nobody asked for
-    buy          for gangs that are short of nodes: all that one needs beside spare ones, in one zone, or nothing
     report       pools: what they have, and what their providers failed at
 
 The record comes before the call: a claim is written, then the provider is asked under the claim's own uid. Whoever
@@ -33,7 +33,9 @@ def plan_provisioning(snapshot: Snapshot, settings: ProvisioningSettings) -> Ite
     pools = resolve_pools(snapshot)
     upkeep = list(_look_after(world, pools))
     yield from upkeep
-    yield from buy(replace(world, touched=frozenset(_touched(upkeep))), pools)
+    bought = buy(replace(world, touched=frozenset(_touched(upkeep))), pools)
+    yield from bought.actions
+    yield from give_back_unneeded(replace(world, touched=frozenset(_touched(bought.actions))), bought.counted_on)
     yield from report_pools(world, pools)
 
 
@@ -43,7 +45,6 @@ def _look_after(world: World, pools: tuple[Pool, ...]) -> Iterator[Action]:
         yield from dismantle(claim, world) if claim.deleting else follow(claim, world)
     yield from take_back_unfit(world, pools)
     yield from roll_back(world)
-    yield from give_back_unneeded(world)
     yield from reap_orphans(world)
 
 

@@ -3,7 +3,7 @@
 close the node -> nobody is on it -> the claim is deleted -> the provider takes the machine -> the Node -> the record
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from stokehold.api import conditions
 from stokehold.api.conditions import find_condition
@@ -21,7 +21,7 @@ from stokehold.model.actions import (
 from stokehold.model.capacity import Terminated
 from stokehold.model.snapshot import Claim, Node
 from stokehold.planning.provisioning import breaker, reporting
-from stokehold.planning.provisioning.world import World
+from stokehold.planning.provisioning.world import World, is_coming
 
 
 def roll_back(world: World) -> Iterator[Action]:
@@ -45,17 +45,20 @@ def roll_back(world: World) -> Iterator[Action]:
                 yield DeleteClaim(claim, f"another node of the same gang failed: {first.name}, {_failure(first)}")
 
 
-def give_back_unneeded(world: World) -> Iterator[Action]:
-    """In flight for nobody, idle for long enough, or too old. Idle nodes are closed first, and looked at again."""
+def give_back_unneeded(world: World, counted_on: Collection[str]) -> Iterator[Action]:
+    """In flight for nobody, idle for long enough, or too old. Idle nodes are closed first, and looked at again.
+
+    What is in flight stays while a gang that waits is `counted_on` it, by name of the claim.
+    """
     for pool, claims in sorted(world.by_pool.items()):
         spare = [claim for claim in claims if world.is_spare(claim)]
         keep = _kept_warm(pool, spare, world)
         for claim in claims:
-            if claim.deleting:
+            if claim.deleting or claim.name in world.touched:
                 continue
-            if world.now - claim.created_at >= claim.spec.expire_after.to_timedelta():
+            if world.has_expired(claim):
                 yield DeleteClaim(claim, f"it has expired after {claim.spec.expire_after}")
-            elif claim in spare and claim.name not in keep:
+            elif claim in spare and claim.name not in keep and not (is_coming(claim) and claim.name in counted_on):
                 yield from _let_go(claim, world)
             elif claim.status.phase == api.DRAINING:
                 yield from _look_again(claim, world)

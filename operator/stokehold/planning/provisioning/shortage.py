@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 
 from stokehold.api.durations import Duration
 from stokehold.api.v1alpha1 import gpu_node_claim as api
-from stokehold.model.actions import Action, CreateClaim, WriteStatus
+from stokehold.model.actions import Action, CreateClaim, DeleteClaim, Placement, WriteStatus
 from stokehold.model.demand import Demand
 from stokehold.model.reasons import Burst, Waiting
-from stokehold.model.snapshot import Claim, Job, Node, NodePool, Snapshot
+from stokehold.model.snapshot import Claim, Job, NodePool, Snapshot
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.place import Shortfall, place_gang
 from stokehold.planning.placement.pools import Pool
@@ -19,9 +19,10 @@ from stokehold.planning.placement.priorities import priority_of
 from stokehold.planning.placement.purchases import Purchase, attempt_of, waits
 from stokehold.planning.provisioning import breaker, reporting
 from stokehold.planning.provisioning.claim_names import claim_name, warm_name
-from stokehold.planning.provisioning.imagined import imagined_node, ledger_of
+from stokehold.planning.provisioning.imagined import ledger_of, node_of
 from stokehold.planning.provisioning.offers import Market, Offer, Refused
-from stokehold.planning.provisioning.world import World
+from stokehold.planning.provisioning.settings import ProvisioningSettings
+from stokehold.planning.provisioning.world import World, is_coming
 
 SHORT = (
     Waiting.PROVISIONING,
@@ -44,30 +45,46 @@ class Plenty:
     bought: list[Ledger] = field(default_factory=list)
     hopeless: set[Demand] = field(default_factory=set)
 
+    counted_on: set[str] = field(default_factory=set)
+    """Nodes on which gangs have been booked, by name; a node that is coming has the name of its claim."""
+
     def takes(self, demand: Demand) -> bool:
         """Book the gang if it will fit on what is there and what is coming; what did not fit once never will."""
         if demand in self.hopeless:
             return False
-        if isinstance(place_gang(self.here, demand), Shortfall):
+        found = place_gang(self.here, demand)
+        if isinstance(found, Shortfall):
             self.hopeless.add(demand)
-        return demand not in self.hopeless
+            return False
+        self.counted_on.update(found.nodes)
+        return True
 
     def has_left(self, demand: Demand) -> bool:
         """Book the gang if it fits beside another on nodes that are bought in this plan."""
         return any(not isinstance(place_gang(ledger, demand), Shortfall) for ledger in self.bought)
 
 
-def buy(world: World, pools: tuple[Pool, ...]) -> Iterator[Action]:
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """What is to be done about the shortage."""
+
+    actions: tuple[Action, ...]
+    counted_on: frozenset[str] = frozenset()
+    """Claims for whose nodes somebody waits who need not buy any."""
+
+
+def buy(world: World, pools: tuple[Pool, ...]) -> Bought:
     """Complete what was begun, buy for the gangs that are short, keep warm; and tell the gangs."""
-    market = Market(world, pools)
-    yield from _tell_bought(world)
-    if market.is_empty:
-        return
-    yield from _complete(world, market)
+    actions: list[Action] = [*_tell_bought(world)]
+    if not any(pool.bought for pool in pools):
+        return Bought(tuple(actions))
     short = short_gangs(world.snapshot, world.standing)
-    if short:
-        yield from _buy_for(short, _plenty(world, pools), market, world)
-    yield from _keep_warm(market, world)
+    plenty = _plenty(world, pools) if short else Plenty(Ledger(replace(world.snapshot, nodes={}, used={}), (), ()))
+    market = Market(world, pools, plenty.here)
+    actions += _complete(world, market)
+    actions += _buy_for(short, plenty, market, world)
+    actions += _keep_warm(market, world)
+    return Bought(tuple(actions), frozenset(plenty.counted_on))
 
 
 def short_gangs(snapshot: Snapshot, standing: dict[str, Purchase]) -> list[Job]:
@@ -85,6 +102,19 @@ def short_gangs(snapshot: Snapshot, standing: dict[str, Purchase]) -> list[Job]:
     return sorted(found, key=lambda job: (-priority_of(job, classes), job.created_at, job.key))
 
 
+def next_trigger(snapshot: Snapshot, settings: ProvisioningSettings) -> datetime | None:
+    """When the next gang will have waited for long enough that nodes are bought for it; None when there is none."""
+    pools = (pool.spec for pool in snapshot.node_pools.values() if pool.spec.provider is not None)
+    ages = {settings.trigger_of(spec)[1] for spec in pools}
+    dues = (
+        job.created_at + age
+        for job in snapshot.jobs.values()
+        if job.status.queue is not None and job.status.queue.reason in SHORT
+        for age in ages
+    )
+    return min((due for due in dues if due > snapshot.taken_at), default=None)
+
+
 def _buy_for(short: list[Job], plenty: Plenty, market: Market, world: World) -> Iterator[Action]:
     most = max(world.settings.trigger_of(pool.spec)[0] for pool in world.snapshot.node_pools.values())
     uncovered, waiting_gpus = _uncovered(short, plenty, most)
@@ -97,6 +127,8 @@ def _buy_for(short: list[Job], plenty: Plenty, market: Market, world: World) -> 
         offer = market.best(job.demand)
         if isinstance(offer, Offer):
             offer = _not_due(job, waiting_gpus, offer.pool, world) or offer
+        if isinstance(offer, Offer) and world.is_moving(offer.pool.name, offer.zone):
+            continue  # a node that is free for it took a step in this plan: the next one, at once, counts it in
         if isinstance(offer, Refused):
             yield from _tell(job, offer.reason, offer.message, world)
             continue
@@ -143,9 +175,10 @@ def _complete(world: World, market: Market) -> Iterator[Action]:
         lacks = purchase.size - len(present)
         reused = [claim for claim in purchase.claims if claim.status.reused_for is not None]
         if lacks <= 0 or purchase.is_failing:
-            yield from _let_go(world, (claim for claim in reused if world.tenants(world.nodes.get(claim.name))))
+            yield from _let_go(world, _lost_to_others(purchase, world, market))
         elif market.headroom.get(purchase.pool, 0) < lacks:
             yield from _let_go(world, reused)
+            yield from _give_up(purchase, world, market)
         else:
             market.take(purchase.pool, lacks)
             work = _beneficiary(purchase.job, purchase.attempt, purchase.size)
@@ -153,6 +186,25 @@ def _complete(world: World, market: Market) -> Iterator[Action]:
             names = (claim_name(purchase.job, purchase.attempt, index) for index in range(purchase.size))
             for name in islice((name for name in names if name not in present), lacks):
                 yield CreateClaim(name, spec)
+
+
+def _lost_to_others(purchase: Purchase, world: World, market: Market) -> Iterator[Claim]:
+    """Nodes that were free for the gang, and that others have filled since so that it fits no more."""
+    taken = [c for c in purchase.claims if c.status.reused_for is not None and world.tenants(world.nodes.get(c.name))]
+    pool = market.pool(purchase.pool)
+    if taken and pool is not None and isinstance(place_on_own(purchase, pool, world), Shortfall):
+        yield from taken
+
+
+def _give_up(purchase: Purchase, world: World, market: Market) -> Iterator[Action]:
+    """A part of a purchase whose rest the limit no longer allows is of no use; nodes that others are on stay."""
+    leaving = sum(claim.deleting for claim in world.claims_of(purchase.pool))
+    lacks = purchase.size - len(purchase.claims)
+    if market.headroom.get(purchase.pool, 0) + leaving >= lacks:
+        return
+    for claim in purchase.claims:
+        if claim.status.reused_for is None and not claim.deleting and not world.tenants(world.nodes.get(claim.name)):
+            yield DeleteClaim(claim, "limits.maxNodes leaves no room for the rest of its gang's nodes")
 
 
 def _let_go(world: World, reused: Iterable[Claim]) -> Iterator[WriteStatus]:
@@ -163,12 +215,12 @@ def _let_go(world: World, reused: Iterable[Claim]) -> Iterator[WriteStatus]:
 def _plenty(world: World, pools: tuple[Pool, ...]) -> Plenty:
     """What is free now and what is on its way, less what the gangs that it was bought for will take of it."""
     snapshot, by_name = world.snapshot, {pool.name: pool for pool in pools}
-    coming = [c for c in snapshot.claims.values() if _is_coming(c) and c.spec.pool_name in by_name]
+    coming = [c for c in snapshot.claims.values() if is_coming(c) and c.spec.pool_name in by_name]
     demands = {job.demand for job in snapshot.jobs.values()}
     nodes = dict(snapshot.nodes)
     members: dict[str, list[str]] = {}
     for claim in coming:
-        node = _imagined(claim, world)
+        node = node_of(claim, world)
         nodes[node.name] = node
         members.setdefault(claim.spec.pool_name, []).append(node.name)
     wider = [replace(pool, members=(*pool.members, *members.get(pool.name, ()))) for pool in pools]
@@ -180,27 +232,16 @@ def _plenty(world: World, pools: tuple[Pool, ...]) -> Plenty:
 
 
 def _reserve(ledger: Ledger, purchase: Purchase, pool: Pool, world: World) -> None:
-    demand, snapshot = purchase.job.demand, world.snapshot
-    nodes = [_known(claim, world) for claim in purchase.claims]
-    found = place_gang(ledger_of(nodes, pool, snapshot, (demand,)), demand)
+    found = place_on_own(purchase, pool, world)
     if not isinstance(found, Shortfall):
         for node in found.nodes:
-            ledger.reserve(node, demand, pool.gpu_resource)
+            ledger.reserve(node, purchase.job.demand, pool.gpu_resource)
 
 
-def _is_coming(claim: Claim) -> bool:
-    return not claim.deleting and claim.status.phase in ("", api.REQUESTED, api.LAUNCHED, api.REGISTERED)
-
-
-def _imagined(claim: Claim, world: World) -> Node:
-    pool = world.snapshot.node_pools[claim.spec.pool_name]
-    return imagined_node(claim.name, pool, claim.spec.zone or "")
-
-
-def _known(claim: Claim, world: World) -> Node:
-    """The claim's node as it is, if it can be used, else as it should join."""
-    node = world.nodes.get(claim.name)
-    return node if node is not None and claim.status.phase == api.READY else _imagined(claim, world)
+def place_on_own(purchase: Purchase, pool: Pool, world: World) -> Placement | Shortfall:
+    """Where the gang would go on the nodes that are kept for it, beside whoever is on them."""
+    demand, nodes = purchase.job.demand, [node_of(claim, world) for claim in purchase.claims]
+    return place_gang(ledger_of(nodes, pool, world.snapshot, (demand,), world.snapshot.used), demand)
 
 
 def _keep_warm(market: Market, world: World) -> Iterator[Action]:

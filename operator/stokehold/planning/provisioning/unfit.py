@@ -26,8 +26,9 @@ def take_back_unfit(world: World, pools: tuple[Pool, ...]) -> Iterator[WriteStat
         if isinstance(found, Shortfall):
             short = found.candidates[0].scarcest if found.candidates else ""
             message = f"the job does not fit on the nodes that came{f', short of {short}' if short else ''}"
-            claim = purchase.claims[0]
-            yield reporting.failed(claim, ClaimFailure.UNFIT, message, world.now)
+            empty = [claim for claim in purchase.claims if not world.tenants(world.nodes.get(claim.name))]
+            for claim in sorted(empty, key=lambda claim: claim.status.reused_for is not None)[:1]:
+                yield reporting.failed(claim, ClaimFailure.UNFIT, message, world.now)
 
 
 def _is_overdue(purchase: Purchase, world: World) -> bool:

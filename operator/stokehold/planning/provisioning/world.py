@@ -5,7 +5,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from stokehold.api.names import CLAIM_LABEL
-from stokehold.api.v1alpha1.gpu_node_claim import DRAINING, FAILED, READY, RELEASED
+from stokehold.api.v1alpha1.gpu_node_claim import (
+    DRAINING,
+    FAILED,
+    LAUNCHED,
+    READY,
+    REGISTERED,
+    RELEASED,
+    REQUESTED,
+)
 from stokehold.model.snapshot import Claim, Job, Node, NodePool, Snapshot
 from stokehold.planning.placement.purchases import Purchase, all_purchases, attempt_of, standing_purchases
 from stokehold.planning.provisioning.settings import ProvisioningSettings
@@ -66,19 +74,32 @@ class World:
             return False
         return not self.tenants(self.nodes.get(claim.name))
 
-    def spare_nodes(self, pool: str, zone: str) -> tuple[Claim, ...]:
-        """Claims of a pool and zone with a node that is ready, open and empty: what a purchase need not buy."""
+    def open_claims(self, pool: str, zone: str) -> tuple[Claim, ...]:
+        """Claims of a pool and zone whose nodes are kept for nobody and take work, now or when they have come."""
         return tuple(
-            claim
-            for claim in self.claims_of(pool)
-            if claim.name not in self.touched
-            and claim.status.phase == READY
-            and (claim.spec.zone or "") == zone
-            and self.is_spare(claim)
-            and (node := self.nodes.get(claim.name)) is not None
-            and node.ready
-            and not node.unschedulable
+            claim for claim in self.claims_of(pool) if (claim.spec.zone or "") == zone and self._is_open(claim)
         )
+
+    def _is_open(self, claim: Claim) -> bool:
+        if claim.deleting or self.is_held(claim) or self.has_expired(claim):
+            return False
+        if is_coming(claim):
+            return True
+        node = self.nodes.get(claim.name)
+        return claim.status.phase == READY and node is not None and node.ready and not node.unschedulable
+
+    def is_moving(self, pool: str, zone: str) -> bool:
+        """Whether an empty node of the pool and zone that is kept for nobody, or coming, takes a step in this plan."""
+        return any(claim.name in self.touched and self.is_spare(claim) for claim in self.open_claims(pool, zone))
+
+    def has_expired(self, claim: Claim) -> bool:
+        """Whether it is to be given back whatever happens."""
+        return self.now - claim.created_at >= claim.spec.expire_after.to_timedelta()
+
+
+def is_coming(claim: Claim) -> bool:
+    """Whether its node is on its way: asked for, and neither ready nor given up."""
+    return not claim.deleting and claim.status.phase in ("", REQUESTED, LAUNCHED, REGISTERED)
 
 
 def look_at(snapshot: Snapshot, settings: ProvisioningSettings) -> World:

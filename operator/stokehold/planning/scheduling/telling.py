@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from stokehold.model.actions import Action, Note, WriteStatus
 from stokehold.model.reasons import Waiting
@@ -51,6 +52,18 @@ class Teller:
         if reporting.is_worth_writing(owner, held.why, held.position, now, self.settings.refresh_every):
             self._left -= 1
             yield WriteStatus(owner, _status(held, self.snapshot), _waiting_note(owner, held))
+
+
+def next_telling(snapshot: Snapshot, settings: SchedulingSettings) -> datetime | None:
+    """When the next of those who have only just come is to be told why it waits; None when there is nobody."""
+    after, now = settings.first_report_after, snapshot.taken_at
+    owners: tuple[Owner, ...] = (
+        *snapshot.jobs.values(),
+        *snapshot.workspaces.values(),
+        *snapshot.serving_pools.values(),
+    )
+    dues = (owner.created_at + after for owner in owners if owner.status.queue is None)
+    return min((due for due in dues if due > now), default=None)
 
 
 def owner_of(work: Work) -> Owner:
