@@ -153,6 +153,8 @@ class Burst(StrEnum):
     """Fewer nodes may still be bought than the job needs: `limits.maxNodes`."""
     PROVIDER_FAILING = "ProviderFailing"
     """The provider failed of late; it is asked again later."""
+    COVERED = "Covered"
+    """The job will fit on what is free or coming, beside others: nothing is bought for it."""
     BELOW_TRIGGER = "BelowTrigger"
     """Too few GPUs are waited for, and not for long enough yet."""
 

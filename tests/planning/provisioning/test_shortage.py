@@ -75,6 +75,18 @@ def test_what_a_purchase_leaves_over_is_used_by_those_who_come_while_it_boots():
     assert len(world.claims) == 2
 
 
+def test_job_that_others_nodes_will_hold_is_told_so_when_it_was_told_otherwise():
+    world = a_world(a_waiting_job("small", numNodes=1, gpusPerNode=1, age=2))
+    world.settle()
+    assert told(world.job("small"))[0] == "BelowTrigger"
+    join(world, a_waiting_job("first", numNodes=1, gpusPerNode=6, age=40))
+
+    world.settle()
+
+    assert len(world.claims) == 1
+    assert told(world.job("small"))[0] == "Covered"
+
+
 def test_empty_node_counts_so_only_the_others_are_bought_and_the_gang_gets_all_of_them():
     world = with_a_node(8)
     world.snapshot = replace(world.snapshot, used={}, tenants={}, jobs={})

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
+from stokehold.api import conditions
+from stokehold.api.conditions import find_condition
 from stokehold.api.durations import Duration
 from stokehold.api.v1alpha1 import gpu_node_claim as api
 from stokehold.model.actions import Action, CreateClaim, DeleteClaim, Placement, WriteStatus
@@ -117,12 +119,13 @@ def next_trigger(snapshot: Snapshot, settings: ProvisioningSettings) -> datetime
 
 def _buy_for(short: list[Job], plenty: Plenty, market: Market, world: World) -> Iterator[Action]:
     most = max(world.settings.trigger_of(pool.spec)[0] for pool in world.snapshot.node_pools.values())
-    uncovered, waiting_gpus = _uncovered(short, plenty, most)
+    uncovered, covered, waiting_gpus = _uncovered(short, plenty, most)
     bought = 0
     for job in uncovered:
         if bought == MOST_PURCHASES:
-            return
+            break
         if plenty.has_left(job.demand):
+            covered.append(job)
             continue
         offer = market.best(job.demand)
         if isinstance(offer, Offer):
@@ -140,20 +143,34 @@ def _buy_for(short: list[Job], plenty: Plenty, market: Market, world: World) -> 
             yield reporting.reused(claim, work, world.now)
         for index in range(offer.bought):
             yield CreateClaim(claim_name(job, work.attempt, index), _spec(job, work, offer.pool, offer.zone, world))
+    yield from _tell_covered(covered, world)
 
 
-def _uncovered(short: list[Job], plenty: Plenty, enough_gpus: int) -> tuple[list[Job], int]:
-    """The first gangs that will not fit, and the GPUs that they wait for: as far as anybody needs to know."""
+def _tell_covered(covered: list[Job], world: World) -> Iterator[WriteStatus]:
+    """Those who were told something else before: why nothing was bought for them, or that something was."""
+    for job in covered:
+        told = find_condition(job.status.conditions, conditions.CAPACITY_PROVISIONED)
+        if told is not None and told.status != conditions.TRUE:
+            yield from _tell(job, Burst.COVERED, "it will fit on nodes that are free or coming, beside others", world)
+
+
+def _uncovered(short: list[Job], plenty: Plenty, enough_gpus: int) -> tuple[list[Job], list[Job], int]:
+    """The first gangs that will not fit, those before them that will, and the GPUs that the former wait for.
+
+    As far as anybody needs to know.
+    """
     found: list[Job] = []
+    covered: list[Job] = []
     waiting_gpus = 0
     for job in short:
         if plenty.takes(job.demand):
+            covered.append(job)
             continue
         found.append(job)
         waiting_gpus += job.demand.count * job.demand.gpus
         if len(found) >= MOST_CONSIDERED and waiting_gpus >= enough_gpus:
             break
-    return found[:MOST_CONSIDERED], waiting_gpus
+    return found[:MOST_CONSIDERED], covered, waiting_gpus
 
 
 def _not_due(job: Job, waiting_gpus: int, pool: NodePool, world: World) -> Refused | None:
