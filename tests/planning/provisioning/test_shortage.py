@@ -36,9 +36,9 @@ def admitted(world: World) -> dict[str, tuple[str, ...]]:
     return {action.job.name: action.placement.nodes for action in plan if isinstance(action, AdmitJob)}
 
 
-def with_a_node(gpus: int, *, most: int = 8, nodes: int = 1) -> World:
+def with_a_node(gpus: int, *, nodes: int = 1) -> World:
     """One bought node for each of some jobs of this size, which run on them."""
-    world = a_world(pools=[a_cloud(limits={"maxNodes": most}, zones=["z1"])])
+    world = a_world(pools=[a_cloud(zones=["z1"])])
     for i in range(nodes):
         join(world, a_waiting_job(f"there-{i}", numNodes=1, gpusPerNode=gpus, age=40))
         world.settle()
@@ -98,6 +98,18 @@ def test_empty_node_counts_so_only_the_others_are_bought_and_the_gang_gets_all_o
     world.settle()
 
     assert len(set(admitted(world)["gang"])) == 4
+
+
+def test_zone_where_nodes_are_free_comes_before_the_first():
+    world = with_a_node(8)
+    world.snapshot = replace(
+        world.snapshot, used={}, tenants={}, jobs={}, node_pools={"cloud": a_cloud(zones=["z0", "z1"])}
+    )
+    join(world, a_waiting_job())
+
+    world.settle()
+
+    assert [claim.spec.zone for claim in world.claims] == ["z1"] * 4
 
 
 def test_room_beside_others_counts_when_it_saves_a_node_and_is_kept_for_the_gang():

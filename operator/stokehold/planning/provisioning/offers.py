@@ -107,17 +107,29 @@ class Market:
 
     def _find(self, demand: Demand) -> Offer | Refused:
         refusals: list[Refused] = []
-        for name, zone in self._ranked(demand, refusals):
-            found = self._offer(name, zone, demand)
-            if isinstance(found, Offer):
+        for name in self._ranked(demand, refusals):
+            found = self._best_zone(name, demand, refusals)
+            if found is not None:
                 return found
-            refusals.append(found)
         if not refusals:
             return Refused(Burst.NO_MATCHING_POOL, "no pool with a provider has GPUs of a type that the job allows")
         return max(refusals, key=lambda refused: CLOSENESS.index(refused.reason))
 
-    def _ranked(self, demand: Demand, refusals: list[Refused]) -> Iterator[tuple[str, str]]:
-        """Pools that may host it, by GPU type, then capacity class, then price; each with its zones in their order."""
+    def _best_zone(self, name: str, demand: Demand, refusals: list[Refused]) -> Offer | None:
+        """The zone in which the fewest nodes must be bought; of equals the first, for it is preferred."""
+        best: Offer | None = None
+        for zone in self._declared[name].spec.zones or ("",):
+            if best is not None and not self.world.open_claims(name, zone):
+                continue  # all would have to be bought here
+            found = self._offer(name, zone, demand)
+            if isinstance(found, Refused):
+                refusals.append(found)
+            elif best is None or found.bought < best.bought:
+                best = found
+        return best
+
+    def _ranked(self, demand: Demand, refusals: list[Refused]) -> Iterator[str]:
+        """Pools that may host it, by GPU type, then capacity class, then price."""
         equals: dict[tuple[int, int], list[tuple[str, GpuPrice | None]]] = {}
         for name, pool in self._pools.items():
             type_rank = _rank(demand.gpu_types, pool.gpu_type)
@@ -133,9 +145,7 @@ class Market:
             else:
                 equals.setdefault((type_rank, class_rank), []).append((name, gpu_price(self._declared[name])))
         for _, rivals in sorted(equals.items()):
-            for name in self._by_price(rivals, refusals):
-                for zone in self._declared[name].spec.zones or ("",):
-                    yield name, zone
+            yield from self._by_price(rivals, refusals)
 
     def _by_price(self, rivals: list[tuple[str, GpuPrice | None]], refusals: list[Refused]) -> list[str]:
         """The cheapest first, those without a price last; of several currencies only one, that of budgets or of most.

@@ -130,7 +130,7 @@ def _buy_for(short: list[Job], plenty: Plenty, market: Market, world: World) -> 
         offer = market.best(job.demand)
         if isinstance(offer, Offer):
             offer = _not_due(job, waiting_gpus, offer.pool, world) or offer
-        if isinstance(offer, Offer) and world.is_moving(offer.pool.name, offer.zone):
+        if isinstance(offer, Offer) and world.is_moving(offer.pool.name):
             continue  # a node that is free for it took a step in this plan: the next one, at once, counts it in
         if isinstance(offer, Refused):
             yield from _tell(job, offer.reason, offer.message, world)

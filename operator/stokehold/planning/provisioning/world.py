@@ -88,9 +88,12 @@ class World:
         node = self.nodes.get(claim.name)
         return claim.status.phase == READY and node is not None and node.ready and not node.unschedulable
 
-    def is_moving(self, pool: str, zone: str) -> bool:
-        """Whether an empty node of the pool and zone that is kept for nobody, or coming, takes a step in this plan."""
-        return any(claim.name in self.touched and self.is_spare(claim) for claim in self.open_claims(pool, zone))
+    def is_moving(self, pool: str) -> bool:
+        """Whether an empty node of the pool, there or coming and kept for nobody, takes a step in this plan."""
+        return any(
+            claim.name in self.touched and self._is_open(claim) and self.is_spare(claim)
+            for claim in self.claims_of(pool)
+        )
 
     def has_expired(self, claim: Claim) -> bool:
         """Whether it is to be given back whatever happens."""
