@@ -1,8 +1,8 @@
 """Refused writes are tried again later and later, others at once."""
 
-from stokehold.cluster.apply.patience import LONGEST_PAUSE_SECONDS, Patience
+from stokehold.cluster.apply.patience import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Patience
 
-STATUS, OTHER = ("WriteStatus", "team-a/job"), ("WriteStatus", "team-a/other")
+STATUS, OTHER = ("WriteStatus", "TrainingJob", "team-a/twin"), ("WriteStatus", "DevWorkspace", "team-a/twin")
 
 
 def test_a_write_that_is_always_refused_is_sent_a_few_times_and_then_once_a_minute():
@@ -32,3 +32,10 @@ def test_success_and_long_silence_forget_the_refusals():
     patience.note(STATUS, refused=True)
     now = 1.0
     assert not patience.waits(STATUS), "it begins with the shortest pause again"
+
+    for _ in range(4):
+        patience.note(STATUS, refused=True)
+    now += 8 * FIRST_PAUSE_SECONDS + 2 * LONGEST_PAUSE_SECONDS
+    patience.note(STATUS, refused=True)
+    now += FIRST_PAUSE_SECONDS
+    assert not patience.waits(STATUS), "nobody had tried for long"

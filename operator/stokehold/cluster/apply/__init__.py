@@ -84,7 +84,8 @@ class Applier:
 
     async def _carry_out(self, action: Action) -> str:
         name = type(action).__name__
-        key = (name, _target(action))
+        subject, target = _subject(action), _target(action)
+        key = (name, subject.KIND if subject is not None else "", target)
         if self._patience.waits(key):
             return "held"
         outcome = "done"
@@ -97,7 +98,7 @@ class Applier:
             log.warning("the API server did not answer", action=name, error=str(error))
         except ApiError as error:
             outcome = "refused"
-            log.warning("the API server refused a write", action=name, target=key[1], error=str(error))
+            log.warning("the API server refused a write", action=name, target=target, error=str(error))
             await self._tell_refusal(action, error)
         # What creates has a memory of its own, which its owner can clear.
         if not isinstance(action, AdmitJob | StartWorkspace | WriteDeployment):

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
-Key = tuple[str, str]
-"""The name of the action, and what it is about."""
+Key = tuple[str, str, str]
+"""The name of the action, the kind of our object that it is for, and what it is about."""
 
 
 class Patience:
@@ -29,9 +29,9 @@ class Patience:
         if not refused:
             self._refused.pop(key, None)
             return
+        self._forget_old()
         _, before = self._refused.get(key, (0.0, 0.0))
         pause = min(LONGEST_PAUSE_SECONDS, 2 * before or FIRST_PAUSE_SECONDS)
-        self._forget_old()
         self._refused[key] = (self._clock() + pause, pause)
 
     def _forget_old(self) -> None:
