@@ -28,6 +28,7 @@ from hack.installation import OperatorProcess, install
 from rich.console import Console
 from rich.table import Table
 
+from bench.bars import bars, table
 from bench.contenders import BARE, KUEUE, OURS, PLAIN, Contender
 from bench.kueue import Kueue
 from bench.measuring import read
@@ -341,8 +342,8 @@ def parse() -> Plan:
     return Plan(chosen, arguments.rounds, arguments.minutes, arguments.kueue, arguments.bare_gangs)
 
 
-def main() -> None:
-    """Run it."""
+def main() -> int:
+    """Run it; 0 if every bar was reached in steady rounds."""
     plan = parse()
     pool = {"name": "gpu", "nodes": plan.nodes, "gpu": "h100", "gpusPerNode": 8}
     with LocalCluster.start(ClusterSpec.parse({"leaseSeconds": 100, "pools": [pool]})) as cluster:
@@ -353,9 +354,15 @@ def main() -> None:
             results = asyncio.run(measure(cluster, operator, plan))
         finally:
             operator.stop()
-    console.print()
-    print(json.dumps({"bench": "admission", **results}))
+    reached = list(bars(results))
+    console.print(table(reached))
+    steady = all(found["steady"] for found in results.values())
+    if not steady:
+        console.print(f"The machine was too busy: fewer than {LEAST_ROUNDS} rounds of a load were steady; run it again")
+    passed = steady and all(bar.holds for bar in reached)
+    print(json.dumps({"bench": "admission", "passed": passed, **results}))
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,13 +12,15 @@ from tests.kit.nvml.driver import FakeNvml, build, uuid_of
 from tests.kit.pod_resources import FakeKubelet, with_gpus
 
 from hack.cluster import LocalCluster
-from hack.installation import kubeconfig_for_agent
+from hack.installation import OF_THIS_TREE, kubeconfig_for_agent
 
 
 class SimulatedAgent:
     """One agent for one node; GPU 0 is the one that is looked at."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: Sequence[str] = OF_THIS_TREE) -> None:
+        """`program` is how `stokehold` is started."""
+        self._program = program
         self._stack = ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
         self._nvml: FakeNvml | None = None
@@ -38,7 +40,7 @@ class SimulatedAgent:
         (logs / f"{namespace}_{pod}_{uid}").mkdir(parents=True)
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "stokehold.agent", "--node-name", node),
+                *(*self._program, "agent", "--node-name", node),
                 *("--kubeconfig", str(kubeconfig_for_agent(cluster, node))),
                 *("--interval", "0.2s", "--window", "0.6s", "--heartbeat", "1s", "--metrics-address", "127.0.0.1:0"),
                 *("--pod-resources-dir", str(sockets), "--pod-logs-dir", str(logs), "--proc-dir", str(self._folder)),

@@ -169,6 +169,14 @@ class LocalCluster:
         path = self.layout.kubeconfig(f"system:serviceaccount:{namespace}:{name}")
         return kubeconfigs.write_with_token(path, self.url, self.ca_file, token.strip())
 
+    def refused_requests(self) -> int:
+        """How many requests the API server has answered with 403 since it started, whoever made them."""
+        metrics = self.kubectl("get", "--raw", "/metrics")
+        counts = dict(re.findall(r'^authorization_attempts_total\{result="(.*)"\} (.*)$', metrics, re.MULTILINE))
+        if "allowed" not in counts:
+            raise RuntimeError("the API server's metrics have no authorization_attempts_total to count refusals by")
+        return sum(int(float(count)) for result, count in counts.items() if result != "allowed")
+
     def pause_api_server(self) -> None:
         """The API server stops answering but keeps its connections."""
         self._processes.signal(API_SERVER, signal.SIGSTOP)

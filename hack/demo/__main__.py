@@ -9,10 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from hack import wheel
 from hack.cluster import ClusterSpec, LocalCluster, registry
 from hack.demo import burst, idle, serving, training
 from hack.demo.show import Board, picture
-from hack.demo.stage import Stage, StepFailedError
+from hack.demo.stage import Stage, StepFailedError, expect
 from hack.engines import Engines
 from hack.installation import OperatorProcess, install
 from hack.simulated_agent import SimulatedAgent
@@ -39,6 +40,7 @@ def main() -> int:
     stage = _set_the_stage(console)
     try:
         steps = [step for name, scenario in SCENARIOS.items() if wanted in ("", name) for step in scenario]
+        steps.append(nothing_was_refused)
         with Board(console, stage):
             failed = play(steps, stage, console)
         console.print(picture(stage))
@@ -47,6 +49,15 @@ def main() -> int:
         return 1 if failed else 0
     finally:
         _leave(stage, console)
+
+
+def nothing_was_refused(stage: Stage) -> str:
+    """All of it with the rights of the chart's service accounts: no request was answered with 403."""
+    refused = stage.cluster.refused_requests() - stage.refused_before
+    expect(refused == 0, f"{refused} requests were refused")
+    errors = stage.operator.logged("error")
+    expect(not errors, f"the operator's log has {len(errors)} errors; the first: {errors[:1]}")
+    return "and the operator's log has no error"
 
 
 def play(steps: Sequence[Step], stage: Stage, console: Console) -> int:
@@ -76,14 +87,16 @@ def _set_the_stage(console: Console) -> Stage:
     engines = Engines.start(serving.CLIENTS_PER_REPLICA)
     try:
         install(cluster)
+        program = wheel.install(cluster.kubeconfig.parent.parent / "wheel")
+        refused = cluster.refused_requests()
         options = ["--scrape-via", engines.address, "--scrape-interval", "2s", "--agent-silent-after", "5s"]
-        operator = OperatorProcess.start(cluster, options=options)
+        operator = OperatorProcess.start(cluster, options=options, program=[str(program)])
     except BaseException:
         engines.stop()
         cluster.stop()
         raise
-    console.print(f"Stokehold runs beside it as process {operator.pid}, under its own service account")
-    return Stage(cluster, operator, engines, SimulatedAgent())
+    console.print(f"Stokehold, installed from its wheel, runs beside it as process {operator.pid}")
+    return Stage(cluster, operator, engines, SimulatedAgent([str(program)]), program, refused)
 
 
 def _leave(stage: Stage, console: Console) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +30,10 @@ class Stage:
     operator: OperatorProcess
     engines: Engines
     agent: SimulatedAgent
+    program: Path
+    """`stokehold` as users install it."""
+    refused_before: int
+    """Requests that were refused before the operator started."""
 
     def open_namespace(self) -> None:
         """Create the namespace and declare the pools, unless an earlier scenario has."""
@@ -81,7 +84,7 @@ class Stage:
 
     def stokehold(self, *arguments: str) -> str:
         """What a command of ours prints."""
-        command = [sys.executable, "-m", "stokehold.cli.main", *arguments, "-n", NAMESPACE]
+        command = [str(self.program), *arguments, "-n", NAMESPACE]
         command += ["--kubeconfig", str(self.cluster.kubeconfig)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 

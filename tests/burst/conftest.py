@@ -9,6 +9,7 @@ from hack.installation import OperatorProcess
 
 from kit.burst import Cloud
 from kit.jobs import Team
+from kit.operators import one_operator
 
 _numbers = itertools.count(1)
 
@@ -20,11 +21,8 @@ IMPATIENT = (
 
 @pytest.fixture(scope="module")
 def operator(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    log = tmp_path_factory.mktemp("operator") / "operator.log"
-    started = OperatorProcess.start(cluster, "operator", log, IMPATIENT)
-    yield started
-    assert [line for line in started.logged("error") if "Traceback" in line or "cycle failed" in line] == []
-    started.stop()
+    with one_operator(cluster, tmp_path_factory.mktemp("operator"), IMPATIENT) as running:
+        yield running
 
 
 @pytest.fixture

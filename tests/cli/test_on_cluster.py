@@ -15,6 +15,7 @@ from hack.cluster import LocalCluster
 from hack.installation import OperatorProcess
 
 from kit.jobs import Team, wait_until
+from kit.operators import one_operator
 
 pytestmark = pytest.mark.cluster
 
@@ -49,9 +50,8 @@ class Person:
 
 @pytest.fixture(scope="module")
 def operator(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    started = OperatorProcess.start(cluster, "cli", tmp_path_factory.mktemp("operator") / "operator.log")
-    yield started
-    started.stop()
+    with one_operator(cluster, tmp_path_factory.mktemp("operator")) as running:
+        yield running
 
 
 @pytest.fixture

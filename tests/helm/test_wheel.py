@@ -1,10 +1,8 @@
 """What users install: the wheel, run under the chart's service accounts, is never refused a right."""
 
-import re
 import subprocess
-import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from hack.cluster import LocalCluster, ports
 from hack.installation import ROOT, OperatorProcess, kubeconfig_for_agent
 
 import stokehold
+from hack import wheel
 from kit.jobs import Team, wait_until
 
 pytestmark = pytest.mark.cluster
@@ -20,22 +19,12 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`stokehold` from the wheel, in a virtual environment of its own.
+    """`stokehold` from the wheel."""
+    return wheel.install(tmp_path_factory.mktemp("wheel"))
 
-    Its dependencies are those of this environment, which are the locked ones; its code is the wheel's alone.
-    """
-    folder = tmp_path_factory.mktemp("wheel")
-    run([sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder], cwd=ROOT)
-    run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"])
-    python = folder / "venv" / "bin" / "python"
-    (wheel,) = folder.glob("stokehold-*.whl")
-    run([sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel])
-    own = Path(run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip())
-    (own / "locked.pth").write_text(str(Path(pytest.__file__).parent.parent) + "\n")
-    where = run([python, "-c", "import stokehold; print(stokehold.__file__)"], cwd=folder).strip()
-    assert Path(where).is_relative_to(own)
-    assert where != stokehold.__file__
-    return python.parent / "stokehold"
+
+def test_the_program_is_the_wheels_and_not_this_trees(program: Path):
+    assert wheel.module_of(program.parent / "python") != Path(stokehold.__file__)
 
 
 def test_the_wheel_carries_the_kinds(program: Path):
@@ -45,7 +34,7 @@ def test_the_wheel_carries_the_kinds(program: Path):
 
 
 def test_operator_and_agent_from_the_wheel_are_refused_no_right(installed: LocalCluster, program: Path, tmp_path: Path):
-    refused_before = refused(installed)
+    refused_before = installed.refused_requests()
     operator = OperatorProcess.start(installed, "from-wheel", tmp_path / "operator.log", program=[str(program)])
     try:
         live_through_everything(Team.create(installed, "from-wheel"))
@@ -57,7 +46,7 @@ def test_operator_and_agent_from_the_wheel_are_refused_no_right(installed: Local
         assert operator.metric("stokehold_api_request_duration_seconds_count", code="403") == 0
         assert operator.metric("stokehold_admissions_total", outcome="allowed") == 1
         assert operator.logged("error") == []
-        assert refused(installed) == refused_before
+        assert installed.refused_requests() == refused_before
     finally:
         operator.stop()
 
@@ -76,17 +65,6 @@ def live_through_everything(team: Team) -> None:
     team.delete()
 
 
-def refused(cluster: LocalCluster) -> float:
-    """How many requests the API server has answered with 403, whoever made them."""
-    samples = re.findall(
-        r'^authorization_attempts_total\{result="(.*)"\} (.*)$',
-        cluster.kubectl("get", "--raw", "/metrics"),
-        re.MULTILINE,
-    )
-    assert "allowed" in dict(samples)
-    return sum(float(count) for result, count in samples if result != "allowed")
-
-
 @contextmanager
 def agent(cluster: LocalCluster, program: Path, node: str, log: Path) -> Iterator[Callable[[], str]]:
     """`stokehold agent` on a machine without a driver; gives what it serves."""
@@ -100,9 +78,3 @@ def agent(cluster: LocalCluster, program: Path, node: str, log: Path) -> Iterato
     finally:
         process.terminate()
         assert process.wait(20) == 0, log.read_text()
-
-
-def run(command: Sequence[str | Path], cwd: Path | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)  # noqa: S603 - as written above
-    assert done.returncode == 0, done.stderr
-    return done.stdout

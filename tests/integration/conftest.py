@@ -8,16 +8,15 @@ from hack.cluster import LocalCluster
 from hack.installation import OperatorProcess
 
 from kit.jobs import Team
+from kit.operators import one_operator
 
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
 def operator(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    log = tmp_path_factory.mktemp("operator") / "operator.log"
-    started = OperatorProcess.start(cluster, "operator", log, ["--bind-timeout", "8s"])
-    yield started
-    started.stop()
+    with one_operator(cluster, tmp_path_factory.mktemp("operator"), ["--bind-timeout", "8s"]) as running:
+        yield running
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ NODE = "h100-0"
 LOWERED = {
     "StokeholdGangWaitsLong": ("> 4 * 3600", "> 2"),
     "StokeholdWatchStale": ("> 120", "> 0.5"),
+    "StokeholdWritesRefused": ("> 3", "> 1"),  # each time is later than the one before
     "StokeholdWritesUnknown": ("> 0.05", "> 0"),  # of all operators of the last ten minutes
 }
 UNPROVOKED = {"StokeholdCycleFails"}

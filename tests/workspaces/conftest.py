@@ -10,6 +10,7 @@ from hack.installation import OperatorProcess
 from agent.conftest import kubelet, nvml, nvml_library, world
 from kit.desks import Desks, offer_volumes
 from kit.jobs import Team
+from kit.operators import one_operator
 
 __all__ = ["kubelet", "nvml", "nvml_library", "world"]
 
@@ -20,12 +21,10 @@ _numbers = itertools.count(1)
 def operator(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
     """Agents and Jupyter servers are believed for seconds here, not minutes; servers listen on loopback."""
     offer_volumes(cluster, 12)
-    log = tmp_path_factory.mktemp("operator") / "operator.log"
     options = ["--bind-timeout", "8s", "--agent-silent-after", "5s"]
     options += ["--notebook-url", "http://127.0.0.1:{port}", "--notebook-interval", "1s"]
-    started = OperatorProcess.start(cluster, "operator", log, options)
-    yield started
-    started.stop()
+    with one_operator(cluster, tmp_path_factory.mktemp("operator"), options) as running:
+        yield running
 
 
 @pytest.fixture
@@ -36,4 +35,3 @@ def desks(cluster: LocalCluster, operator: OperatorProcess) -> Iterator[Desks]:
     made.close()
     team.delete()
     cluster.kubectl("delete", "gpunodes", "--all", check=False)
-    assert not operator.logged("error")

@@ -75,7 +75,7 @@ class LeaseElector:
         lease_seconds: float = 15,
         renew_deadline: float = 10,
         retry_seconds: float = 2,
-        exit_after: float = 3,
+        exit_after: float = 2,
         on_started: Callable[[], None] = ignore,
         on_lost: Callable[[], None] = ignore,
         clock: Callable[[], float] = steady_seconds,

@@ -1,0 +1,26 @@
+"""One operator for the tests of a file, and what must not be in its log when they are over."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hack.cluster import LocalCluster
+from hack.installation import OperatorProcess
+
+
+@contextmanager
+def one_operator(cluster: LocalCluster, folder: Path, options: Sequence[str] = ()) -> Iterator[OperatorProcess]:
+    """Runs under the chart's service account; it ends without an error logged and without having lacked a right."""
+    operator = OperatorProcess.start(cluster, "operator", folder / "operator.log", options)
+    try:
+        yield operator
+    finally:
+        operator.stop()
+    assert_clean(operator)
+
+
+def assert_clean(operator: OperatorProcess) -> None:
+    """No error in its log, and no right that its service account lacks."""
+    assert operator.logged("error") == []
+    lines = operator.log.read_text(errors="replace").splitlines()
+    assert [line for line in lines if "cannot" in line and "system:serviceaccount" in line] == []
