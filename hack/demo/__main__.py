@@ -89,7 +89,14 @@ def _set_the_stage(console: Console) -> Stage:
         install(cluster)
         program = wheel.install(cluster.kubeconfig.parent.parent / "wheel")
         refused = cluster.refused_requests()
-        options = ["--scrape-via", engines.address, "--scrape-interval", "2s", "--agent-silent-after", "5s"]
+        options = [
+            "--scrape-via",
+            engines.address,
+            "--scrape-interval",
+            f"{serving.SCRAPE_SECONDS}s",
+            "--agent-silent-after",
+            "5s",
+        ]
         operator = OperatorProcess.start(cluster, options=options, program=[str(program)])
     except BaseException:
         engines.stop()

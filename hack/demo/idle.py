@@ -25,8 +25,9 @@ def quiet_workspace_is_warned(stage: Stage) -> str:
     stage.agent.set_utilization(0)
     stage.apply("night-run.yaml")
     stage.wait("a reason to wait", lambda: stage.status("night-run").get("queue"))
+    waits = stage.status("night-run")["queue"]["message"]
     stage.wait("a warning", lambda: _status(stage).get("phase") == "Warned", 40)
-    return f"night-run waits: {stage.status('night-run')['queue']['message']}; ada stops at {_status(stage)['stopAt']}"
+    return f"night-run waits: {waits}; ada stops at {_status(stage)['stopAt']}"
 
 
 def stopped_workspace_gives_its_gpu_and_keeps_its_files(stage: Stage) -> str:
