@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 from hack.cluster import ClusterSpec, LocalCluster
+from hack.cluster.api import GROUPS
 from hack.installation import CHART, NAMESPACE, ROOT, OperatorProcess, install
 
+OWN_KINDS = GROUPS["/apis/stokehold.dev/v1alpha1"]
 GPU = "nvidia.com/gpu"
 IMAGE = "stokehold:e2e"
 
@@ -43,6 +45,13 @@ class Target:
         if check and run.returncode:
             raise AssertionError(f"kubectl {' '.join(args)}: {run.stderr}")
         return run.stdout
+
+    def read(self, plural: str, name: str = "", *, namespace: str = "", selector: str = "") -> Any:
+        """One object, or without a name the list of them."""
+        kind = f"{plural}.stokehold.dev" if plural in OWN_KINDS else plural  # others have inferencepools, too
+        where = ["-n", namespace] if namespace else ["-A"]
+        chosen = [name] if name else ["-l", selector] if selector else []
+        return json.loads(self.kubectl("get", kind, *chosen, *where, "-o", "json"))
 
     @property
     def environment(self) -> dict[str, str]:

@@ -40,7 +40,7 @@ def install(cluster: LocalCluster, values: Mapping[str, object] | None = None) -
     helm(cluster, "install", RELEASE, str(CHART), "--create-namespace", "--wait", values=beside(cluster, values))
     names = [f"crd/{path.stem}.stokehold.dev" for path in sorted((ROOT / "crds").glob("*.yaml"))]
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
-    _fetch_certificate(cluster)
+    fetch_certificate(cluster)
 
 
 def helm(cluster: LocalCluster, *arguments: str, values: Mapping[str, object] | None = None) -> str:
@@ -93,7 +93,7 @@ def kubeconfig_for_agent(cluster: LocalCluster, node: str) -> Path:
     return kubeconfigs.write_with_token(cluster.layout.kubeconfig(name), cluster.url, cluster.ca_file, token)
 
 
-def _fetch_certificate(cluster: LocalCluster) -> None:
+def fetch_certificate(cluster: LocalCluster) -> None:
     """The kubelet would mount the Secret; here the files lie beside the cluster's own."""
     found = cluster.kubectl("get", "secret", f"{RELEASE}-webhook", "-n", NAMESPACE, "--ignore-not-found", "-o", "json")
     if not found:

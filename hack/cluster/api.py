@@ -8,10 +8,18 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from hack.cluster.servers import ADMIN, Layout
 
+GROUPS = {
+    "/api/v1": ("events", "namespaces", "nodes", "persistentvolumeclaims", "pods", "services"),
+    "/apis/apps/v1": ("deployments", "statefulsets"),
+    "/apis/stokehold.dev/v1alpha1": (
+        *("devworkspaces", "gpunodeclaims", "gpunodepools", "gpunodes", "gpuqueues", "inferencepools", "trainingjobs"),
+    ),
+}
+"""Where the kinds are served that tests look at again and again."""
 TIMEOUT_SECONDS = 30.0
 PARALLEL_REQUESTS = 8
 MERGE_PATCH = "application/merge-patch+json"
@@ -36,6 +44,13 @@ class AdminApi:
         self._address = urlsplit(layout.url).netloc
         self._local = threading.local()
         self._connections: list[http.client.HTTPSConnection] = []
+
+    def read(self, plural: str, name: str = "", *, namespace: str = "", selector: str = "") -> Any:
+        """One object, or without a name the list; without a namespace that of all, or a kind that has none."""
+        (group,) = (group for group, plurals in GROUPS.items() if plural in plurals)
+        place = f"/namespaces/{namespace}" if namespace else ""
+        query = f"?labelSelector={quote(selector)}" if selector else ""
+        return self.call("GET", "/".join(filter(None, (f"{group}{place}", plural, name))) + query)
 
     def call(self, method: str, path: str, body: object = None, content: str = "application/json") -> Any:
         """The decoded answer; an ApiError for anything but a success."""

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psutil
 
@@ -156,6 +156,10 @@ class LocalCluster:
         if check and result.returncode != 0:
             raise KubectlError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
         return result.stdout
+
+    def read(self, plural: str, name: str = "", *, namespace: str = "", selector: str = "") -> Any:
+        """One object, or without a name the list of them. For loops: it costs a hundredth of a kubectl."""
+        return self._admin().read(plural, name, namespace=namespace, selector=selector)
 
     def kubeconfig_for(self, user: str, groups: Sequence[str] = ()) -> Path:
         """A kubeconfig with a client certificate of this user."""

@@ -16,7 +16,7 @@ WAIT_SECONDS = 40.0
 
 
 def node(cluster: LocalCluster, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(cluster.kubectl("get", "node", name, "-o", "json"))
+    found: dict[str, Any] = cluster.read("nodes", name)
     return found
 
 

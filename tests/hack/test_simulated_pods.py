@@ -31,8 +31,8 @@ def create(cluster: LocalCluster, name: str, notes: Mapping[str, str] | None = N
 
 
 def get(cluster: LocalCluster, name: str) -> dict[str, Any] | None:
-    found = cluster.kubectl("get", "pod", name, "-o", "json", "--ignore-not-found")
-    return json.loads(found) if found else None
+    listed = cluster.read("pods", namespace="default")["items"]
+    return next((pod for pod in listed if pod["metadata"]["name"] == name), None)
 
 
 def wait(cluster: LocalCluster, name: str, is_there: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

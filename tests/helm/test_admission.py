@@ -1,5 +1,6 @@
 """The webhook end to end: the chart's configuration and certificate, the API server, operators that serve it."""
 
+import contextlib
 import json
 import ssl
 import time
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from hack.cluster import LocalCluster, ports
 from hack.cluster.local import KubectlError
-from hack.installation import CHART, NAMESPACE, RELEASE, OperatorProcess, beside, helm
+from hack.installation import CHART, NAMESPACE, RELEASE, OperatorProcess, beside, fetch_certificate, helm
 
 from kit.jobs import Team, training_job, wait_until
 
@@ -169,6 +170,28 @@ def test_a_standby_serves_admission_and_an_unknown_path_allows_nothing(team: Tea
         ask(team, port, "trainingjob", queueName="theirs")
     assert standby.metric("stokehold_leader") == 0
     assert standby.metric("stokehold_admissions_total", outcome="refused") >= 1
+
+
+def test_a_new_certificate_is_served_without_a_restart_and_the_old_one_until_then(team: Team, start_operator: START):
+    operator = start_operator()
+    knows_the_queues(team)
+    team.cluster.kubectl("-n", NAMESPACE, "delete", "secret", f"{RELEASE}-webhook")
+    helm(team.cluster, "upgrade", RELEASE, str(CHART), values=beside(team.cluster))
+    assert "does not serve namespace" in refusal(team, queueName="theirs")  # with the old one
+    port = team.cluster.layout.ports["webhook"]
+    with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
+        ask(team, port, "trainingjobs")
+
+    fetch_certificate(team.cluster)  # as the kubelet brings it
+
+    def serves_the_new_one() -> bool:
+        with contextlib.suppress(urllib.error.URLError):
+            return not ask(team, port, "trainingjobs", queueName="theirs")["allowed"]
+        return False
+
+    wait_until(serves_the_new_one, 30)
+    assert "does not serve namespace" in refusal(team, queueName="theirs")
+    assert operator.logged("error") == []
 
 
 def ask(team: Team, port: int, path: str, **spec: Any) -> dict[str, Any]:

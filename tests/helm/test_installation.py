@@ -1,12 +1,14 @@
 """The chart on a real API server: rendered objects are valid, and releases come, change and go without losing work."""
 
 import json
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hack.cluster import LocalCluster
+from hack.cluster.certificates import Authority
 from hack.installation import CHART, NAMESPACE, RELEASE, HelmError, helm
 
 from kit.jobs import Team, training_job
@@ -112,17 +114,43 @@ def test_a_release_comes_changes_and_goes_and_the_users_objects_stay(cluster: Lo
     team.delete()
 
 
-def test_other_names_make_a_new_certificate_and_the_old_authority_is_trusted_meanwhile(cluster: LocalCluster):
-    upgrade(cluster, **{"operator.replicas": 0, "agent.enabled": False})
-    old = get(cluster, "secret", f"{RELEASE}-webhook")["data"]["ca.crt"]
-    assert set(authorities(cluster)) == {old}
+def test_a_new_certificate_leaves_the_one_before_it_trusted(cluster: LocalCluster):
+    def rotate(*, port: int) -> str:
+        url = f"https://127.0.0.{port}:9443"
+        upgrade(cluster, **{"operator.replicas": 0, "agent.enabled": False, "webhook.url": url})
+        (bundle,) = set(authorities(cluster))
+        own = decoded(get(cluster, "secret", f"{RELEASE}-webhook")["data"]["ca.crt"])
+        assert decoded(bundle).startswith(own)
+        return decoded(bundle)
 
-    upgrade(cluster, **{"operator.replicas": 0, "agent.enabled": False, "webhook.url": "https://127.0.0.1:9443"})
+    first = rotate(port=1)
+    assert rotate(port=1) == first
+    second = rotate(port=2)
+    assert second.endswith(first)
 
-    new = get(cluster, "secret", f"{RELEASE}-webhook")["data"]["ca.crt"]
-    assert new != old
-    assert decoded(new).endswith(decoded(old))
-    assert set(authorities(cluster)) == {new}
+    cluster.kubectl("-n", NAMESPACE, "delete", "secret", f"{RELEASE}-webhook")
+    third = rotate(port=2)
+    assert third.endswith(second.removesuffix(first))
+    assert first not in third  # or the list would grow for ever
+    assert rotate(port=2) == third
+    helm(cluster, "uninstall", RELEASE, "--wait")
+
+
+def test_a_change_of_the_certificates_source_leaves_the_authority_before_it_trusted(
+    cluster: LocalCluster, tmp_path: Path
+):
+    sparse = {"operator.replicas": 0, "agent.enabled": False}
+    upgrade(cluster, **sparse)
+    (made,) = set(authorities(cluster))
+    other = Authority.create(tmp_path, "other").files.certificate.read_text()
+    given = {"source": "Secret", "secretName": "given", "caBundle": b64encode(other.encode()).decode()}
+
+    for _ in range(2):
+        upgrade(cluster, **sparse, **{f"webhook.certificate.{name}": value for name, value in given.items()})
+        assert {decoded(bundle) for bundle in authorities(cluster)} == {other + decoded(made)}
+    upgrade(cluster, **sparse)
+    (back,) = set(authorities(cluster))
+    assert decoded(back).endswith(other)
     helm(cluster, "uninstall", RELEASE, "--wait")
 
 

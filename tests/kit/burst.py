@@ -38,7 +38,7 @@ class Cloud:
         self._apply(_pool(OWN, own), _pool(self.name, pool))
 
     def claims(self) -> list[Object]:
-        found: list[Object] = json.loads(self.cluster.kubectl("get", "gnc", "-o", "json"))["items"]
+        found: list[Object] = self.cluster.read("gpunodeclaims")["items"]
         return [claim for claim in found if claim["spec"]["poolName"] == self.name]
 
     def phases(self) -> list[str]:
@@ -46,11 +46,11 @@ class Cloud:
 
     def nodes(self) -> list[Object]:
         label = f"stokehold.dev/simulated-pool={self.name}"
-        found: list[Object] = json.loads(self.cluster.kubectl("get", "nodes", "-l", label, "-o", "json"))["items"]
+        found: list[Object] = self.cluster.read("nodes", selector=label)["items"]
         return found
 
     def status(self) -> Object:
-        found: Object = json.loads(self.cluster.kubectl("get", "gnp", self.name, "-o", "json")).get("status", {})
+        found: Object = self.cluster.read("gpunodepools", self.name).get("status", {})
         return found
 
     def is_gone(self) -> bool:

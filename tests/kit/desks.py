@@ -44,7 +44,7 @@ class Desks:
         self.team.kubectl("annotate", "gws", name, f"stokehold.dev/{key}={value}", "--overwrite")
 
     def get(self, name: str) -> Object:
-        found: Object = json.loads(self.team.kubectl("get", "gws", name, "-o", "json"))
+        found: Object = self.team.read("devworkspaces", name)
         return found
 
     def status(self, name: str) -> Object:
@@ -62,12 +62,10 @@ class Desks:
         return str(self.condition(name).get("reason", ""))
 
     def pods(self, name: str) -> list[Object]:
-        found = self.team.kubectl("get", "pods", "-l", f"stokehold.dev/workspace={name}", "-o", "json")
-        items: list[Object] = json.loads(found)["items"]
-        return items
+        return self.team.items("pods", f"stokehold.dev/workspace={name}")
 
     def claim(self, name: str) -> Object:
-        found: Object = json.loads(self.team.kubectl("get", "pvc", f"{name}-home", "-o", "json"))
+        found: Object = self.team.read("persistentvolumeclaims", f"{name}-home")
         return found
 
     def waits_for(self, name: str, what: str) -> bool:

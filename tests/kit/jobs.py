@@ -11,9 +11,11 @@ Object = dict[str, Any]
 
 
 class Cluster(Protocol):
-    """Anything that kubectl works on."""
+    """Anything that kubectl works on, and that is read without it, for loops."""
 
     def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> str: ...  # noqa: A002
+
+    def read(self, plural: str, name: str = "", *, namespace: str = "", selector: str = "") -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,15 @@ class Team:
     def kubectl(self, *args: str, text: str | None = None, check: bool = True) -> str:
         return self.cluster.kubectl("-n", self.namespace, *args, input=text, check=check)
 
+    def read(self, plural: str, name: str = "", *, selector: str = "") -> Any:
+        """An object of the namespace, or without a name the list of them."""
+        return self.cluster.read(plural, name, namespace=self.namespace, selector=selector)
+
+    def items(self, plural: str, selector: str = "") -> list[Object]:
+        """The objects of a kind in the namespace."""
+        found: list[Object] = self.read(plural, selector=selector)["items"]
+        return found
+
     def submit(self, name: str, simulate: dict[str, str] | None = None, **spec: Any) -> None:
         """Apply a TrainingJob; `simulate` says how its simulated pods behave (run-for, exit-code ...)."""
         self.apply(training_job(name, simulate, **spec))
@@ -55,7 +66,7 @@ class Team:
         self.kubectl("patch", "tj", name, "--type=merge", "-p", json.dumps({"spec": spec}))
 
     def job(self, name: str) -> Object:
-        found: Object = json.loads(self.kubectl("get", "tj", name, "-o", "json"))
+        found: Object = self.read("trainingjobs", name)
         return found
 
     def status(self, name: str) -> Object:
@@ -69,9 +80,7 @@ class Team:
         return str(self.status(name).get("queue", {}).get("reason", ""))
 
     def pods(self, name: str | None = None) -> list[Object]:
-        selector = ["-l", f"stokehold.dev/job={name}"] if name else []
-        found: list[Object] = json.loads(self.kubectl("get", "pods", *selector, "-o", "json"))["items"]
-        return found
+        return self.items("pods", f"stokehold.dev/job={name}" if name else "")
 
     def live_pods(self, name: str | None = None) -> list[Object]:
         return [pod for pod in self.pods(name) if pod["status"].get("phase") not in ("Succeeded", "Failed")]
@@ -80,8 +89,7 @@ class Team:
         return [pod["spec"].get("nodeName", "") for pod in self.live_pods(name)]
 
     def events(self, name: str) -> list[str]:
-        found = json.loads(self.kubectl("get", "events", "-o", "json"))["items"]
-        return [event["reason"] for event in found if event["involvedObject"]["name"] == name]
+        return [event["reason"] for event in self.items("events") if event["involvedObject"]["name"] == name]
 
     def wait_phase(self, name: str, *phases: str, within: float = 20) -> Object:
         wait_until(lambda: self.phase(name) in phases, within, lambda: f"{name} is {self.status(name)}")

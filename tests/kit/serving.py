@@ -14,7 +14,7 @@ class ServingTeam(Team):
     def empty(self) -> None:
         """Delete all pools, jobs and pods, and wait until their GPUs are free."""
         self.kubectl("delete", "gpool", "--all", "--wait=false", check=False)
-        wait_until(lambda: not json.loads(self.kubectl("get", "deployments", "-o", "json"))["items"], 60)
+        wait_until(lambda: not self.items("deployments"), 60)
         super().empty()
 
     def serve(self, name: str, **spec: Any) -> None:
@@ -26,7 +26,7 @@ class ServingTeam(Team):
         self.kubectl("patch", "gpool", name, "--type=merge", "-p", json.dumps({"spec": spec}))
 
     def pool(self, name: str) -> Object:
-        found: Object = json.loads(self.kubectl("get", "gpool", name, "-o", "json"))
+        found: Object = self.read("inferencepools", name)
         return found
 
     def pool_status(self, name: str) -> Object:
@@ -41,8 +41,7 @@ class ServingTeam(Team):
         return found
 
     def replicas(self, name: str) -> list[Object]:
-        selector = f"stokehold.dev/inference-pool={name}"
-        found: list[Object] = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+        found = self.items("pods", f"stokehold.dev/inference-pool={name}")
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def bound(self, name: str) -> list[Object]:

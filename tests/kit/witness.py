@@ -1,8 +1,8 @@
 """Somebody who looks at the cluster all the time, for what must never happen in between, and the last look at all."""
 
-import json
 import threading
 from collections import Counter, defaultdict
+from http.client import HTTPException
 from typing import Any
 
 from hack.cluster import LocalCluster
@@ -24,7 +24,7 @@ class Witness(threading.Thread):
         while not self._done.wait(1):
             try:
                 self._look()
-            except (RuntimeError, ValueError):
+            except (RuntimeError, ValueError, OSError, HTTPException):
                 continue  # the API server is away, which is another test's subject
 
     def stop(self) -> None:
@@ -32,8 +32,8 @@ class Witness(threading.Thread):
         self.join(10)
 
     def _look(self) -> None:
-        nodes = json.loads(self._cluster.kubectl("get", "nodes", "-o", "json"))["items"]
-        pods = json.loads(self._cluster.kubectl("get", "pods", "-A", "-o", "json"))["items"]
+        nodes = self._cluster.read("nodes")["items"]
+        pods = self._cluster.read("pods")["items"]
         bound: Counter[str] = Counter()
         for pod in pods:
             labels = pod["metadata"].get("labels", {})
@@ -61,8 +61,7 @@ def assert_in_order(team: Team, witness: Witness, ended: dict[str, tuple[str, in
 
 
 def _ends(team: Team) -> dict[str, tuple[str, int]]:
-    jobs = json.loads(team.kubectl("get", "tj", "-o", "json"))["items"]
-    statuses = {job["metadata"]["name"]: job.get("status", {}) for job in jobs}
+    statuses = {job["metadata"]["name"]: job.get("status", {}) for job in team.items("trainingjobs")}
     return {name: (status.get("phase", ""), status.get("attempt", 0)) for name, status in statuses.items()}
 
 
@@ -70,8 +69,9 @@ def _held(team: Team) -> list[str]:
     return [pod["metadata"]["name"] for pod in team.pods() if pod["metadata"].get("finalizers")]
 
 
-def _left(team: Team) -> str:
-    return team.kubectl("get", "tj,pods,services", "-o", "name")
+def _left(team: Team) -> list[str]:
+    kinds = ("trainingjobs", "pods", "services")
+    return [f"{kind}/{found['metadata']['name']}" for kind in kinds for found in team.items(kind)]
 
 
 def _gpus(pod: dict[str, Any]) -> int:

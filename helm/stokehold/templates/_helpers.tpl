@@ -35,3 +35,16 @@ app.kubernetes.io/component: {{ .component }}
 {{ .Release.Name }}-webhook
 {{- end -}}
 {{- end -}}
+
+{{/* Whom the API server trusts as the webhook: the authority (base64; empty if cert-manager fills it in), and the one
+     that was trusted before, for replicas go on serving with the old certificate until they have heard of the new. */}}
+{{- define "stokehold.authorities" -}}
+{{- $authority := .authority | default "" | b64dec | trim -}}
+{{- $trusted := .trusted | b64dec -}}
+{{- if hasPrefix $authority $trusted -}}
+{{ .trusted }}
+{{- else -}}
+{{- $before := regexFind "(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----" $trusted -}}
+{{- printf "%s\n%s\n" $authority $before | trim | printf "%s\n" | b64enc -}}
+{{- end -}}
+{{- end -}}

@@ -34,7 +34,9 @@ from stokehold.planning.scheduling.queueing import serves_namespace
 
 USER_KINDS: tuple[type[Kind], ...] = (TrainingJob, InferencePool, DevWorkspace, GPUQueue, GPUNodePool)
 MOST_COMPLAINTS = 8
-REFUSED, BROKEN = 422, 500
+REFUSED = 422
+LOOK_AT_CERTIFICATE_SECONDS = 10.0
+"""The kubelet brings a new certificate without a signal; it is served from then on, without a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,13 @@ class _Server(kopf.WebhookServer):
     """kopf's server, which allows nothing that it has no rule for, and calls its own failures failures."""
 
     def __init__(self, webhook: Webhook, listening: asyncio.Event) -> None:
-        super().__init__(addr=webhook.address, port=webhook.port, certfile=webhook.certificate, pkeyfile=webhook.key)
+        super().__init__(
+            addr=webhook.address,
+            port=webhook.port,
+            certfile=webhook.certificate,
+            pkeyfile=webhook.key,
+            file_check_interval=LOOK_AT_CERTIFICATE_SECONDS,
+        )
         self._listening = listening
 
     async def __call__(self, fn: kopf.WebhookFn) -> AsyncIterator[kopf.WebhookClientConfig]:
