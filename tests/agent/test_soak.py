@@ -14,6 +14,7 @@ from kit.pod_resources import with_gpus
 CYCLES = 3000
 CYCLES_PER_ROUND = 60
 KINDS_OF_TROUBLE = 8
+LOOKS = 5
 MAX_GROWTH_MIB = 2.0
 
 
@@ -34,7 +35,7 @@ def test_thousands_of_cycles_under_all_kinds_of_trouble_leave_nothing_behind(wor
     rss: list[int] = []
 
     number = 0
-    while cycles(agent) < CYCLES:
+    while cycles(agent) < CYCLES or len(held) < LOOKS:
         number += 1
         run_other_pods(world, number)
         trouble(world, number)
@@ -44,7 +45,6 @@ def test_thousands_of_cycles_under_all_kinds_of_trouble_leave_nothing_behind(wor
             held.append(held_by(process, agent))
             rss.append(process.memory_info().rss)
 
-    assert len(held) >= 5
     assert agent.metrics()["stokehold_agent_sampler_restarts_total"] >= 3
     assert len({(one.agent_descriptors, one.nvml_descriptors, one.threads) for one in held}) == 1, held
     assert held[-1].series == held[-2].series, held  # a rare outcome has its first series late, none grows on

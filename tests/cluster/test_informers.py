@@ -190,6 +190,21 @@ async def test_a_silent_watch_is_replaced(fake, api):
     assert ("pods", "stall") in seen
 
 
+@pytest.mark.parametrize(("seconds", "steady_seconds"), [(4.0, 4.0), (6.0, 0.0)])
+async def test_an_outage_interrupts_steady_time_and_a_short_break_does_not(fake, api, seconds, steady_seconds):
+    now = [0.0]
+
+    async def sleep(_: float) -> None:
+        now[0] += seconds
+
+    fake.fail_next("watch", send(then="drop"))
+    async with informing(api, clock=lambda: now[0], sleep=sleep) as (informer, _):
+        await fake.put("pods", pod("p"))
+        await until(lambda: names(informer) == {"p"})
+
+        assert informer.steady_seconds() == steady_seconds
+
+
 async def test_bookmarks_keep_it_young_and_move_the_version(fake, api):
     now = [0.0]
     fake.bookmark_seconds = 0.05

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hack.cluster import LocalCluster
+from hack.cluster.api import ApiError
 from hack.cluster.local import KubectlError
 
 pytestmark = pytest.mark.cluster
@@ -89,7 +90,7 @@ def test_node_comes_and_goes(simulated: LocalCluster) -> None:
 
     simulated.delete_node("burst-0")
 
-    with pytest.raises(KubectlError, match="not found"):
+    with pytest.raises(ApiError, match="not found"):
         node(simulated, "burst-0")
 
 

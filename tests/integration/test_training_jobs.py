@@ -16,9 +16,9 @@ def test_single_gpu_job_runs_to_its_end(team: Team):
 
     status = team.wait_phase("one", "Succeeded")
 
+    wait_until(lambda: "finalizers" not in team.pods("one")[0]["metadata"], 5)
     pod = team.pods("one")[0]
     assert pod["metadata"]["name"] == "one-1-0"
-    assert "finalizers" not in pod["metadata"]
     assert pod["spec"]["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
     assert status["attempt"] == 1
     assert status["usage"]["gpuSeconds"] >= 1

@@ -165,7 +165,7 @@ def test_every_panel_shows_data(
         return not unseen
 
     try:
-        wait_until(all_were_seen, 60, lambda: unseen)
+        wait_until(all_were_seen, 90, lambda: unseen)
 
         for expr in (
             'sum(max by (pool) (stokehold_gpus{pool="own-h100", state="allocatable"})) == 32',

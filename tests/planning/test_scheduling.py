@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,12 +30,10 @@ def a_worker(job: Job, index: int, phase: str, attempt: int = 1, size: int = 1, 
         phase=phase,
         requests={GPU: 1},
         node="n1",
-        bound=True,
         owner_uid=job.uid,
         worker=worker,
         tracked=True,
-        created_at=NOW,
-        **{"started_at": NOW, **fields},  # type: ignore[arg-type]
+        **{"bound": True, "created_at": NOW, "started_at": NOW, **fields},  # type: ignore[arg-type]
     )
 
 
@@ -138,6 +137,18 @@ def test_eviction_for_its_own_disk_is_the_jobs_failure_and_one_for_the_node_is_n
         (action,) = plan(a_snapshot([a_node()], [job]))
 
         assert action.status["restarts"] == restarts
+
+
+@pytest.mark.parametrize(("steady_for", "taken_back"), [(None, True), (60, True), (59, False)])
+def test_time_to_bind_does_not_run_while_the_api_server_was_away(steady_for: int | None, taken_back: bool):
+    job = a_job(status={"phase": "Starting", "attempt": 1})
+    unbound = a_worker(job, 0, "Pending", bound=False, started_at=None, created_at=NOW - timedelta(minutes=5))
+    snapshot = a_snapshot([a_node("n1"), a_node("n2")], [replace(job, pods=(unbound,))])
+    steady_since = None if steady_for is None else NOW - timedelta(seconds=steady_for)
+
+    told = [action.status for action in plan(replace(snapshot, steady_since=steady_since))]
+
+    assert any(status.get("evictions") for status in told) is taken_back
 
 
 def test_gang_that_could_not_be_bound_goes_elsewhere_if_it_can():

@@ -38,6 +38,8 @@ W = TypeVar("W", bound=Wire)
 Recorder = Callable[[str, str], None]
 _MAX_PAGES = 10_000
 _MAX_RETRY_AFTER_SECONDS = 30.0
+_SHORT_BREAK_SECONDS = 5.0
+"""A watch that is back after so long has missed nothing that others had time for; longer, and it was an outage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ class Informer(Generic[T]):
         self._store = Store(listener)
         self._objects: msgspec.json.Decoder[Any] = msgspec.json.Decoder(wire)
         self._identities = msgspec.json.Decoder(OnlyMetadata)
-        self._alive_at = clock()
+        self._alive_at = self._steady_since = clock()
+        self._lost_at: float | None = None  # since when nothing has come through
         self._synced = asyncio.Event()
         self._failures = 0
         self._refusals = 0  # failures that the server answered, a subset
@@ -125,6 +128,10 @@ class Informer(Generic[T]):
     def age_seconds(self) -> float:
         """Seconds since the server last said anything: an event, a bookmark or a page of a list."""
         return self._clock() - self._alive_at
+
+    def steady_seconds(self) -> float:
+        """Seconds since the first list, or since the last outage: for so long the API server served others, too."""
+        return self._clock() - self._steady_since
 
     def observe_write(self, obj: dict[str, Any]) -> None:
         """Take in the server's reply to our own write, so that the next cycle plans with it.
@@ -176,7 +183,7 @@ class Informer(Generic[T]):
                     raise
                 continue  # the last try, one page without limit, cannot expire
             self._store.take_list(arrivals, version)
-            self.last_error = None
+            self._note_alive(is_new=not self.synced)
             self._synced.set()
             return
 
@@ -228,9 +235,14 @@ class Informer(Generic[T]):
                 raise errors.from_watch_error(bytes(event.object))
             case _:
                 return  # a kind of event that this version does not know
-        self._alive_at = self._clock()
-        self.last_error = None
+        self._note_alive()
         self._record(self.resource.plural, "event")
+
+    def _note_alive(self, *, is_new: bool = False) -> None:
+        now = self._clock()
+        if is_new or (self._lost_at is not None and now - self._lost_at > _SHORT_BREAK_SECONDS):
+            self._steady_since = now
+        self._alive_at, self._lost_at, self.last_error = now, None, None
 
     def _take_object(self, raw: msgspec.Raw) -> None:
         """An added or changed object; one that the reply to our own write has told of is not converted again."""
@@ -260,7 +272,10 @@ class Informer(Generic[T]):
     async def _back_off(self, failure: ApiError) -> None:
         self._failures += 1
         self.last_error = str(failure)
-        self._record(self.resource.plural, "stall" if failure.reason == "Timeout" else "reconnect")
+        stalled = failure.reason == "Timeout"
+        if self._lost_at is None:
+            self._lost_at = self._alive_at if stalled else self._clock()
+        self._record(self.resource.plural, "stall" if stalled else "reconnect")
         ceiling = self._pace.first_backoff_seconds * 2.0 ** min(self._failures - 1, 16)
         delay = min(ceiling, self._pace.last_backoff_seconds) * random.uniform(0.5, 1.0)  # noqa: S311
         if isinstance(failure, TooManyRequestsError):

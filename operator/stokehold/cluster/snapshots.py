@@ -4,9 +4,10 @@ The indexes here answer two questions without a walk over all pods: what each no
 belong to which job. A snapshot is then a few shallow copies, so planners may take as long as they like with it.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from stokehold.cluster.own_kinds import Unreadable
@@ -272,6 +273,8 @@ class Cluster:
         self.claims: Shelf[Claim] = Shelf(wake)
         self.unread_claims: Callable[[], Iterable[str]] = tuple
         """The uids of those that cannot be read, as their watch knows them."""
+        self.steady_seconds: Callable[[], float] = lambda: math.inf
+        """For how long the watch of pods has not been interrupted."""
         self.sightings: Shelf[Sighting] = Shelf(wake)
         self.workspaces: Namespaced[Workspace] = Namespaced(wake)
         self.serving_pools: Namespaced[ServingPool] = Namespaced(wake)
@@ -356,8 +359,10 @@ class Cluster:
         workspaces = {key: self._with_holidays(self._with_volume(w)) for key, w in self.workspaces.values.items()}
         serving = {pool.key: pool for pool in self.pools_with_pods()}
         self._forget_refusals([*jobs.values(), *workspaces.values(), *serving.values()])
+        now, steady = self._clock(), self.steady_seconds()
         return Snapshot(
-            taken_at=self._clock(),
+            taken_at=now,
+            steady_since=now - timedelta(seconds=steady) if math.isfinite(steady) else None,
             nodes=dict(self.nodes.values),
             used=self.pods.used(),
             jobs=jobs,

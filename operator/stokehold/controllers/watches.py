@@ -66,6 +66,7 @@ class Watches:
         own = wire.OwnKind
         managed = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
         self.pods = watch(resources.PODS, wire.Pod, read_pod, cluster.pods)
+        cluster.steady_seconds = self.pods.steady_seconds
         self.jobs = watch(resources.TRAINING_JOBS, own, convert_job, jobs)
         self.workspaces = watch(resources.DEV_WORKSPACES, own, read_workspace, cluster.workspaces)
         self.stateful_sets = watch(

@@ -7,7 +7,7 @@ from a saved one. `None` means unknown and is never treated as zero.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import ClassVar
 
 from stokehold.api.v1alpha1.dev_workspace import DevWorkspaceSpec, DevWorkspaceStatus
@@ -367,6 +367,8 @@ class Snapshot:
     """The cluster at `taken_at`. Every mapping is by name (namespaced things by namespace and name)."""
 
     taken_at: datetime
+    steady_since: datetime | None = None
+    """Since when the API server has served us without an outage; None if nobody knows of one."""
     nodes: Mapping[str, Node] = field(default_factory=dict)
     used: Mapping[str, Resources] = field(default_factory=dict)
     """What the live pods on each node request, foreign and terminating ones included, as kube-scheduler counts."""
@@ -394,6 +396,10 @@ class Snapshot:
     """By uid of the claim: what its provider answered last. Lost with the process, and asked for again then."""
     notebooks: Mapping[tuple[str, str], Notebook] = field(default_factory=dict)
     """By workspace, for those whose Jupyter server is asked."""
+
+    def time_given(self, since: datetime) -> timedelta:
+        """How long others could have acted on what is so since then; an outage of the API server gives them no time."""
+        return self.taken_at - (max(since, self.steady_since) if self.steady_since is not None else since)
 
     def is_going(self, owner: OwnObject) -> bool:
         """Whether it, or the namespace that it lives in, is being deleted: nothing new is created for it."""

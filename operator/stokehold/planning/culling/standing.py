@@ -73,7 +73,7 @@ def why_stuck(workspace: Workspace, snapshot: Snapshot, settings: CullingSetting
     if node and node not in snapshot.nodes and not any(pod.bound for pod in pods):
         return f"its node {node} has gone"
     for pod in pods:
-        waited = snapshot.taken_at - pod.created_at if pod.created_at is not None else timedelta()
+        waited = snapshot.time_given(pod.created_at) if pod.created_at is not None else timedelta()
         if not pod.bound and pod.terminating_since is None and waited >= settings.bind_timeout:
             return f"its pod could not be bound to {node}: {pod.unschedulable or 'no reason given'}"
     return None

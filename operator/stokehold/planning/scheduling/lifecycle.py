@@ -152,7 +152,7 @@ def could_not_bind(case: Case) -> End | None:
     for pod in case.attempt.pods:
         if pod.bound or pod.is_over or pod.created_at is None:
             continue
-        waited = case.snapshot.taken_at - pod.created_at
+        waited = case.snapshot.time_given(pod.created_at)
         if waited >= case.settings.bind_timeout:
             said = pod.unschedulable or "kube-scheduler has not said why"
             return _fault(

@@ -58,7 +58,7 @@ def unbound_replicas(snapshot: Snapshot, settings: SchedulingSettings) -> Iterat
         for pod in pool.pods:
             if pod.placed_at is None or pod.bound or pod.is_over or pod.terminating_since is not None:
                 continue
-            if snapshot.taken_at - pod.placed_at >= settings.bind_timeout:
+            if snapshot.time_given(pod.placed_at) >= settings.bind_timeout:
                 yield pod
 
 
