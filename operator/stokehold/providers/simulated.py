@@ -5,7 +5,7 @@ follows from the request's id, so that asking again gives the same answer.
 """
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -53,10 +53,10 @@ class Simulated:
             limit = self._spec.available_nodes
             if limit is not None and len(nodes) >= limit:
                 raise CapacityError(f"{limit} nodes can be had at one time")
-            if _chance("failure", request) < self._spec.failure_percent:
+            if _chance("failure", request.request_id) < self._spec.failure_percent:
                 raise CapacityError("no capacity, by chance")
             node = await self._create(request, request.claim, "")
-            if _chance("duplicate", request) < self._spec.duplicate_percent:
+            if _chance("duplicate", request.request_id) < self._spec.duplicate_percent:
                 await self._create(request, f"{request.claim}-dup", "-dup")
             return _instance(node)
 
@@ -65,7 +65,7 @@ class Simulated:
         nodes = await self._list(pool, owner)
         now = _now()
         for node in nodes:
-            if not _is_ready(node) and now - _launched_at(node) >= self._spec.boot_time.to_timedelta():
+            if not _is_ready(node) and now - _launched_at(node) >= self._boot_time(node):
                 await self._boot(node, now)
         return tuple(_instance(node) for node in nodes)
 
@@ -87,7 +87,7 @@ class Simulated:
         """Nothing to let go of: the client is the operator's."""
 
     async def _create(self, request: NodeRequest, name: str, suffix: str) -> Manifest:
-        gpus_fail = _chance("gpu-missing", request) < self._spec.gpu_missing_percent
+        gpus_fail = _chance("gpu-missing", request.request_id) < self._spec.gpu_missing_percent
         gpus = {} if gpus_fail else {request.gpu_resource: str(request.gpus)}
         try:
             return await self._api.create(NODES, _node(request, name, suffix, gpus), field_manager="simulated")
@@ -95,6 +95,13 @@ class Simulated:
             raise UnavailableError(f"node {name} of an earlier request has not gone yet") from error
         except ApiError as error:
             raise _translated(error) from error
+
+    def _boot_time(self, node: Manifest) -> timedelta:
+        """Its own between the fastest and the slowest, the same whenever it is asked for."""
+        fast = self._spec.boot_time.to_timedelta()
+        slowest = self._spec.slowest_boot_time.to_timedelta() if self._spec.slowest_boot_time else fast
+        request = node["metadata"].get("annotations", {}).get(REQUEST, "")
+        return fast + max(slowest - fast, timedelta()) * _chance("boot", request) / 99
 
     async def _boot(self, node: Manifest, now: datetime) -> None:
         gpus = msgspec.json.decode(node["metadata"]["annotations"][GPUS], type=dict[str, str])
@@ -178,9 +185,9 @@ def _is_ready(node: Manifest) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in told)
 
 
-def _chance(of: str, request: NodeRequest) -> int:
+def _chance(of: str, request_id: str) -> int:
     """A number from 0 to 99 that is always the same for one request."""
-    return int.from_bytes(sha256(f"{of} {request.request_id}".encode()).digest()[:4], "big") % 100
+    return int.from_bytes(sha256(f"{of} {request_id}".encode()).digest()[:4], "big") % 100
 
 
 def _translated(error: ApiError) -> AuthError | UnavailableError:

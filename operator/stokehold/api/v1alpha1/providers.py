@@ -97,6 +97,8 @@ class SimulatedProvider(Part):
 
     boot_time: Annotated[Duration, between("0s", "24h")] = Duration.parse("20s")
     """How long a node takes from the request until it is ready."""
+    slowest_boot_time: Annotated[Duration, between("0s", "24h")] | None = None
+    """How long the slowest node takes: each has its own time between bootTime and this. Left out, all take bootTime."""
     available_nodes: Annotated[Int, Field(ge=0, le=10_000)] | None = None
     """How many nodes can be had at one time; more are refused for lack of capacity. Left out, as many as asked for."""
     failure_percent: Annotated[Int, Field(ge=0, le=100)] = 0
