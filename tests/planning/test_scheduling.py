@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import A100, GPU, NOW, a_job, a_node, a_snapshot
+from builders import A100, GPU, NOW, a_job, a_node, a_pool, a_snapshot
 from stokehold.model.actions import AdmitJob, FinishJob, WriteStatus
 from stokehold.model.snapshot import Job, Pod, PriorityClass, Snapshot, Worker
 from stokehold.planning.scheduling.plan import plan_scheduling
@@ -28,12 +28,11 @@ def a_worker(job: Job, index: int, phase: str, attempt: int = 1, size: int = 1, 
         name=f"{job.name}-{attempt}-{index}",
         uid=f"pod-{index}",
         phase=phase,
-        requests={GPU: 1},
         node="n1",
         owner_uid=job.uid,
         worker=worker,
         tracked=True,
-        **{"bound": True, "created_at": NOW, "started_at": NOW, **fields},  # type: ignore[arg-type]
+        **{"bound": True, "requests": {GPU: 1}, "created_at": NOW, "started_at": NOW, **fields},  # type: ignore[arg-type]
     )
 
 
@@ -107,6 +106,18 @@ def test_all_workers_succeeded_finishes_the_job_with_a_proof():
     actions = plan(a_snapshot([a_node()], [job]))
 
     assert [(type(a), a.proof.outcome) for a in actions] == [(FinishJob, "Succeeded")]
+
+
+def test_what_was_used_is_counted_by_the_gpus_that_ran_whatever_the_spec_says_since():
+    job = a_job(gpusPerNode=8)
+    ran = {GPU: 2, "pods": 1}
+    worker = a_worker(job, 0, "Succeeded", requests=ran, finished_at=NOW + timedelta(minutes=1))
+    pool = a_pool("h100", price={"perGpuHour": "6", "currency": "USD"})
+
+    end = plan(a_snapshot([a_node("n1")], [replace(job, pods=(worker,))], node_pools=[pool]))[0]
+
+    assert end.status["usage"]["gpuSeconds"] == 120
+    assert float(end.status["usage"]["cost"]) == 0.2
 
 
 def test_refusal_by_the_kubelet_counts_no_restart():

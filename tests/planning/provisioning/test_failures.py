@@ -2,11 +2,15 @@
 
 from dataclasses import replace
 
+import pytest
+
 from builders import NOW, a_node
 from kit.provisioning import SETTINGS, a_cloud, a_waiting_job, a_world, created, told
-from stokehold.model.actions import TerminateOrphan
+from stokehold.model.actions import TerminateOrphan, WriteStatus
 from stokehold.model.capacity import Instance
 from stokehold.model.reasons import ClaimFailure
+from stokehold.planning.scheduling.plan import plan_scheduling
+from stokehold.planning.scheduling.settings import SchedulingSettings
 
 
 def test_failed_node_takes_the_whole_purchase_back_and_the_breaker_opens():
@@ -35,6 +39,25 @@ def test_after_all_zones_failed_nothing_is_bought_until_the_breaker_closes_and_t
     offering = world.snapshot.node_pools["cloud"].status.offerings[0]
     assert offering.failures == 2
     assert offering.blocked_until == world.now + 2 * SETTINGS.capacity_backoff
+
+
+@pytest.mark.parametrize("first", ["on-demand", "spot"])
+def test_reason_names_the_pool_that_failed_if_the_job_would_have_liked_it_no_less(first: str):
+    """The on-demand pool has failed; nodes of the spot pool are on their way."""
+    pools = [a_cloud("dear"), a_cloud("other", capacityClass="spot")]
+    wishes = ["on-demand", "spot"] if first == "on-demand" else ["spot", "on-demand"]
+    earlier = a_world(a_waiting_job(capacity=["on-demand"]), pools=pools)
+    earlier.verdict = lambda _: ClaimFailure.CAPACITY
+    earlier.settle()
+    gang = a_waiting_job(capacity=wishes)
+    world = a_world(gang, pools=list(earlier.snapshot.node_pools.values()))
+    world.settle()
+
+    (told,) = (a for a in plan_scheduling(world.snapshot, SchedulingSettings()) if isinstance(a, WriteStatus))
+
+    message = told.status["queue"]["message"]
+    assert message.startswith("4 nodes of pool other are being bought for it")
+    assert ("pool dear failed before (Capacity: scripted)" in message) == (first == "on-demand")
 
 
 def test_node_without_gpus_is_given_up():

@@ -107,16 +107,19 @@ def count_gpus(pool: Pool, snapshot: Snapshot) -> GpuCount:
 
 def pools_for(demand: Demand, pools: Iterable[Pool]) -> list[Pool]:
     """The pools that may host this gang, best first: by the order of its GPU types, then of its capacity classes."""
-    ranked: list[tuple[int, int, str, Pool]] = []
-    for pool in pools:
-        if demand.gpus and (pool.gpu_type == NO_GPUS or demand.gpu_resource not in ("", pool.gpu_resource)):
-            continue
-        type_rank = _rank(demand.gpu_types, pool.serves_type)
-        class_rank = _rank(demand.capacity_classes, pool.capacity_class.__eq__)
-        if type_rank is None or class_rank is None or not pool.admits_data(demand.data_class):
-            continue
-        ranked.append((type_rank, class_rank, pool.name, pool))
-    return [pool for *_, pool in sorted(ranked, key=lambda entry: entry[:3])]
+    ranked = [(rank, pool.name, pool) for pool in pools if (rank := preference(demand, pool)) is not None]
+    return [pool for *_, pool in sorted(ranked, key=lambda entry: entry[:2])]
+
+
+def preference(demand: Demand, pool: Pool) -> tuple[int, int] | None:
+    """How the gang likes the pool, the least the best; None when it may not run there."""
+    if demand.gpus and (pool.gpu_type == NO_GPUS or demand.gpu_resource not in ("", pool.gpu_resource)):
+        return None
+    type_rank = _rank(demand.gpu_types, pool.serves_type)
+    class_rank = _rank(demand.capacity_classes, pool.capacity_class.__eq__)
+    if type_rank is None or class_rank is None or not pool.admits_data(demand.data_class):
+        return None
+    return type_rank, class_rank
 
 
 def bought_nodes(snapshot: Snapshot) -> dict[str, Claim | None]:

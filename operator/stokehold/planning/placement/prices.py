@@ -5,6 +5,7 @@ from decimal import Decimal
 
 from stokehold.api.v1alpha1.gpu_node_claim import HourlyPrice
 from stokehold.model.snapshot import NodePool, Snapshot
+from stokehold.planning.placement.pools import DEFAULT_GPU_RESOURCE
 
 SIX_DECIMALS = Decimal("0.000001")
 
@@ -42,7 +43,15 @@ def node_price(pool: NodePool) -> HourlyPrice | None:
     return HourlyPrice(amount=per_gpu * (pool.spec.gpus_per_node or 1), currency=price.currency)
 
 
-def price_in(snapshot: Snapshot, pool: str) -> GpuPrice | None:
-    """The price of the pool of this name."""
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """By what name a pool's GPUs are counted on a pod, and what each costs."""
+
+    gpu_resource: str = DEFAULT_GPU_RESOURCE
+    price: GpuPrice | None = None
+
+
+def tariff_in(snapshot: Snapshot, pool: str) -> Tariff:
+    """That of the pool of this name; implicit pools cost nothing."""
     found = snapshot.node_pools.get(pool)
-    return gpu_price(found) if found is not None else None
+    return Tariff(found.spec.resource_name, gpu_price(found)) if found is not None else Tariff()

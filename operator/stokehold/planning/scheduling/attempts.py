@@ -56,10 +56,10 @@ class Attempt:
         ends = [pod.finished_at for pod in self.pods if pod.finished_at is not None]
         return max(0.0, (min([until, *ends]) - start).total_seconds())
 
-    def held_seconds(self, until: datetime) -> float:
-        """For how long, summed over workers, a node was held: from each start to its end."""
+    def gpu_seconds(self, until: datetime, gpu_resource: str) -> float:
+        """For how long, summed over the GPUs of its workers, one was held: from each start to its end."""
         return sum(
-            max(0.0, ((pod.finished_at or until) - pod.started_at).total_seconds())
+            max(0.0, ((pod.finished_at or until) - pod.started_at).total_seconds()) * pod.requests.get(gpu_resource, 0)
             for pod in self.pods
             if pod.started_at is not None
         )

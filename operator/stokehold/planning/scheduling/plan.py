@@ -34,7 +34,7 @@ from stokehold.planning.placement.explain import Explanation, explain
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.place import Shortfall, place_gang, shortfall
 from stokehold.planning.placement.pools import Pool, resolve_pools
-from stokehold.planning.placement.prices import GpuPrice, price_in
+from stokehold.planning.placement.prices import Tariff, tariff_in
 from stokehold.planning.placement.priorities import priority_of
 from stokehold.planning.placement.purchases import Purchase, demand_of, held_nodes, standing_purchases
 from stokehold.planning.scheduling import reporting
@@ -127,7 +127,7 @@ def _record_both(job: Job, snapshot: Snapshot) -> Iterator[Action]:
     if job.proof is None:
         yield FinishJob(job, reporting.proof_from_status(job, snapshot.taken_at), None)
     elif job.status.phase != job.proof.outcome:
-        status = reporting.finished(job, attempt, job.proof, _price(attempt, snapshot), snapshot.taken_at)
+        status = reporting.finished(job, attempt, job.proof, _tariff(attempt, snapshot), snapshot.taken_at)
         yield FinishJob(job, job.proof, status)
 
 
@@ -167,21 +167,21 @@ def _close_attempts(standings: list[Standing], snapshot: Snapshot, settings: Sch
             proof = reporting.proof_of(attempt, end, now)
             note = Note(proof.reason, end.message, f"finished {attempt.number}", warning=proof.outcome == api.FAILED)
             notes = (note,) if proof.outcome == api.FAILED else ()
-            status = reporting.finished(job, attempt, proof, _price(attempt, snapshot), now)
+            status = reporting.finished(job, attempt, proof, _tariff(attempt, snapshot), now)
             yield FinishJob(job, proof, status, notes)
         else:
             again = requeue_time(job, attempt, end, now, settings)
             note = Note(
                 str(end.eviction), end.message, f"closed {attempt.number}", warning=end.eviction != Eviction.SUSPENDED
             )
-            status = reporting.requeued(job, attempt, end, again, _price(attempt, snapshot), now)
+            status = reporting.requeued(job, attempt, end, again, _tariff(attempt, snapshot), now)
             yield WriteStatus(job, status, (note,), closes_attempt=str(end.eviction))
 
 
-def _price(attempt: Attempt, snapshot: Snapshot) -> GpuPrice | None:
+def _tariff(attempt: Attempt, snapshot: Snapshot) -> Tariff:
     """What the attempt's GPUs cost, by the pool that its pods name."""
     worker = attempt.pods[0].worker if attempt.pods else None
-    return price_in(snapshot, worker.pool) if worker is not None else None
+    return tariff_in(snapshot, worker.pool) if worker is not None else Tariff()
 
 
 def _complete_gangs(going: list[Standing], snapshot: Snapshot, pools: Collection[Pool]) -> Iterator[AdmitJob]:
@@ -315,7 +315,7 @@ def _tell_waiting(
         position = position_in[entry.queue] = position_in.get(entry.queue, 0) + 1
         why = reasons[key]
         if isinstance(entry.owner, Job):
-            why = with_burst(entry.owner, why, purchases)
+            why = with_burst(entry.owner, why, purchases, pools, teller.snapshot)
         elif isinstance(entry.owner, Workspace):
             why = with_volume(entry.owner, why)
         yield from teller.tell(Held(entry.work, why, position))

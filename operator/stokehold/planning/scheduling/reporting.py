@@ -16,7 +16,7 @@ from stokehold.model.snapshot import Job, Proof
 from stokehold.model.statuses import Owner, Status, render, told_conditions, whole
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.placement.pools import Pool
-from stokehold.planning.placement.prices import GpuPrice
+from stokehold.planning.placement.prices import GpuPrice, Tariff
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.lifecycle import End
 
@@ -84,9 +84,7 @@ def waiting(job: Job, attempt: Attempt, why: Explanation, position: int | None, 
     return render(job, update)
 
 
-def requeued(
-    job: Job, attempt: Attempt, end: End, requeue_at: datetime, price: GpuPrice | None, now: datetime
-) -> Status:
+def requeued(job: Job, attempt: Attempt, end: End, requeue_at: datetime, tariff: Tariff, now: datetime) -> Status:
     """The attempt is closed, the job goes back to the queue; the number moves on, so nothing is counted twice."""
     counts = end.eviction == Eviction.WORKER_FAILED
     suspended = end.eviction == Eviction.SUSPENDED
@@ -115,7 +113,7 @@ def requeued(
         "last_failure": status.last_failure if suspended else failure,
         "evictions": (*status.evictions, eviction)[-REMEMBERED_EVICTIONS:],
         "queue": queue_status(why, None, now),
-        "usage": _usage(job, attempt, price, now, lost=True),
+        "usage": _usage(job, attempt, tariff, now, lost=True),
         "conditions": told_conditions(
             job,
             now,
@@ -129,7 +127,7 @@ def requeued(
     return render(job, update)
 
 
-def finished(job: Job, attempt: Attempt, proof: Proof, price: GpuPrice | None, now: datetime) -> Status:
+def finished(job: Job, attempt: Attempt, proof: Proof, tariff: Tariff, now: datetime) -> Status:
     """The job is over, well or badly."""
     succeeded = proof.outcome == api.SUCCEEDED
     update = {
@@ -141,7 +139,7 @@ def finished(job: Job, attempt: Attempt, proof: Proof, price: GpuPrice | None, n
         "placement": placement_of(attempt) or job.status.placement,
         "start_time": job.status.start_time or attempt.started_at,
         "completion_time": whole(proof.completed_at),
-        "usage": _usage(job, attempt, price, now, lost=not succeeded),
+        "usage": _usage(job, attempt, tariff, now, lost=not succeeded),
         "conditions": told_conditions(
             job,
             now,
@@ -236,15 +234,16 @@ def _no_longer_ready(job: Job) -> list[tuple[str, bool, str, str]]:
     ]
 
 
-def _usage(job: Job, attempt: Attempt, price: GpuPrice | None, now: datetime, *, lost: bool) -> api.Usage:
+def _usage(job: Job, attempt: Attempt, tariff: Tariff, now: datetime, *, lost: bool) -> api.Usage:
+    """What was used before and what this attempt has: the GPUs that its pods had, whatever the spec says by now."""
     before = job.status.usage or api.Usage()
-    gpu_seconds = round(attempt.held_seconds(now) * job.spec.gpus_per_node)
+    gpu_seconds = round(attempt.gpu_seconds(now, tariff.gpu_resource))
     return before.model_copy(
         update={
             "run_seconds": (before.run_seconds or 0) + round(attempt.run_seconds(now)),
             "gpu_seconds": (before.gpu_seconds or 0) + gpu_seconds,
             "lost_gpu_seconds": (before.lost_gpu_seconds or 0) + (gpu_seconds if lost else 0),
-            **_cost(before, gpu_seconds, price),
+            **_cost(before, gpu_seconds, tariff.price),
         }
     )
 
