@@ -34,6 +34,8 @@ from stokehold.model.snapshot import (
 )
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+UNKNOWN_NODE = {"gpuType": "unknown", "gpusPerNode": 1, "capacityClass": "on-demand"}
+"""Stands for what cannot be read of a claim that is to go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +120,17 @@ def read_serving_pool(raw: wire.OwnKind) -> ServingPool:
 
 
 def read_claim(raw: wire.OwnKind) -> Claim:
-    """A GPUNodeClaim; raises ValueError when it cannot be understood."""
-    parsed = GPUNodeClaim.read(_document("GPUNodeClaim", raw))
+    """A GPUNodeClaim; raises ValueError when it cannot be understood.
+
+    One that is being deleted needs no more than its pool's name: its machine was asked for under its uid.
+    """
+    try:
+        parsed = GPUNodeClaim.read(_document("GPUNodeClaim", raw))
+    except ValueError:
+        if raw.metadata.deletion_timestamp is None:
+            raise
+        left = {**UNKNOWN_NODE, "poolName": raw.spec.get("poolName")}
+        parsed = GPUNodeClaim.read({**_document("GPUNodeClaim", raw), "spec": left})
     return Claim(
         **_identity(raw.metadata),
         spec=parsed.spec,

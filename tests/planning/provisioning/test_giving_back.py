@@ -2,9 +2,14 @@
 
 from dataclasses import replace
 
-from builders import a_gang
+import pytest
+
+from builders import NOW, a_gang
 from kit.provisioning import SETTINGS, a_waiting_job, a_world
 from stokehold.api.conditions import find_condition
+from stokehold.api.names import RELEASE_FINALIZER
+from stokehold.cluster.own_kinds import read_claim
+from stokehold.cluster.wire import Metadata, OwnKind
 from stokehold.model.actions import DeleteClaim
 
 
@@ -45,6 +50,24 @@ def test_pod_that_was_on_its_way_keeps_the_node():
 
     assert [claim.status.phase for claim in world.claims] == ["Ready"]
     assert not world.snapshot.nodes[node].unschedulable
+
+
+def test_claim_that_nobody_can_read_gives_its_machine_back_when_it_is_deleted():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    (known,) = world.claims
+    meta = Metadata(known.name, known.uid, "2", finalizers=[RELEASE_FINALIZER], creation_timestamp=NOW)
+    spec = {"poolName": "cloud", "gpusPerNode": "of another version"}
+    with pytest.raises(ValueError, match="gpusPerNode"):
+        read_claim(OwnKind(meta, spec))
+    meta.deletion_timestamp = NOW
+    read = read_claim(OwnKind(meta, spec))
+    world.snapshot = replace(world.snapshot, claims={read.name: read}, jobs={})
+
+    world.settle()
+
+    assert world.claims == []
+    assert world.machines == {}
 
 
 def test_claim_whose_pool_is_gone_says_so_and_goes_on_when_it_is_back():
