@@ -23,6 +23,8 @@ class Answers:
         self.script = list(script)
         self.asked: list[str] = []
         self.terminated: list[str] = []
+        self.pause: asyncio.Event | None = None
+        """Lists made meanwhile take until it is set."""
 
     async def launch(self, request: NodeRequest) -> Instance:
         self.asked.append(request.request_id)
@@ -34,6 +36,8 @@ class Answers:
         return Instance(f"m-{request.request_id}", request.request_id)
 
     async def instances(self, pool: str, owner: str) -> tuple[Instance, ...]:
+        if self.pause is not None:
+            await self.pause.wait()
         return tuple(Instance(f"m-{i}-{n}", i) for i in self.asked for n in range(2))
 
     async def terminate(self, provider_id: str) -> None:
@@ -133,3 +137,30 @@ async def test_all_machines_of_a_claim_are_taken_away_the_unknown_ones_too():
     uid = launch.claim.uid
     assert provider.terminated == [f"m-{uid}-0", f"m-{uid}-1"]
     assert cluster.snapshot().answers[uid] == Terminated(NOW)
+
+
+async def test_machine_that_was_given_back_is_nobodys_orphan_by_a_list_that_is_older():
+    (launch,) = launches()
+    provider, cluster = Answers(), a_cluster(launch)
+    calls = started(cluster, Shelf(cloud=provider))
+    calls.start(launch)
+    await idle(calls)
+    await calls._list(launch.pool, "cluster-1")
+    assert len(machines(cluster)) == 2
+    listed, provider.pause = asyncio.create_task(calls._list(launch.pool, "cluster-1")), asyncio.Event()
+    await asyncio.sleep(0)
+    pause, provider.pause = provider.pause, None
+
+    calls.start(TerminateNode(launch.claim, launch.pool))
+    await idle(calls)
+    assert machines(cluster) == ()
+    pause.set()
+    await listed
+
+    assert machines(cluster) == ()
+    await calls._list(launch.pool, "cluster-1")
+    assert len(machines(cluster)) == 2, "whoever lists it later still charges for it"
+
+
+def machines(cluster: Cluster) -> tuple[Instance, ...] | None:
+    return cluster.snapshot().listings["cloud"].instances

@@ -310,6 +310,13 @@ class Cluster:
         if listing is None or before is None or before.instances != listing.instances:
             self._wake()
 
+    def note_given_back(self, pool: str, machine: str) -> None:
+        """Take a machine off the list, which is older: with its claim gone too it would look like nobody's."""
+        known = self._listings.get(pool)
+        if known is not None and known.instances is not None:
+            left = tuple(instance for instance in known.instances if instance.provider_id != machine)
+            self._listings[pool] = replace(known, instances=left)
+
     def listing(self, pool: str) -> Listing | None:
         """What a pool's provider said last."""
         return self._listings.get(pool)

@@ -63,6 +63,8 @@ class ProviderCalls:
         """By call: until when it waits, and for how long it waited."""
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._polled: dict[str, float] = {}
+        self._given_back: dict[str, float] = {}
+        """By machine: when. A list that was asked for before may still come, and knows it."""
 
     def can_start(self, call: ProviderCall) -> bool:
         """Whether nothing is under way for the same machine, and it need not wait."""
@@ -112,21 +114,23 @@ class ProviderCalls:
         return time.monotonic() - self._polled.get(pool.name, float("-inf")) >= every
 
     async def _list(self, pool: NodePool, owner: str) -> None:
-        asked_at = self._clock()
-        known = self._cluster.listing(pool.name)
+        asked_at, began = self._clock(), time.monotonic()
         try:
             provider = self._registry.of(pool)
             instances = await self._timed(pool.name, "list", provider.instances(pool.name, owner))
         except (ProviderError, TimeoutError) as error:
             log.warning("provider not heard", pool=pool.name, call="list", error=str(error) or "timeout")
+            known = self._cluster.listing(pool.name)
             # What was listed before is as old as it was: nothing may be taken for gone because nobody answered.
             listing = Listing(known.asked_at if known else asked_at, known.instances if known else None, str(error))
             self._cluster.note_listing(pool.name, listing)
             return
+        known = self._cluster.listing(pool.name)
         seen = {machine.provider_id: machine.launched_at for machine in (known.instances if known else None) or ()}
         dated = (
             machine if machine.launched_at else replace(machine, launched_at=seen.get(machine.provider_id, asked_at))
             for machine in instances
+            if self._given_back.get(machine.provider_id, float("-inf")) < began
         )
         self._cluster.note_listing(pool.name, Listing(asked_at, tuple(dated)))
 
@@ -155,7 +159,7 @@ class ProviderCalls:
                 await self._terminate_all(call, provider)
                 self._cluster.note_answer(claim, Terminated(self._clock()))
             case TerminateOrphan(instance=instance, why=why):
-                await self._timed(pool, "terminate", provider.terminate(instance.provider_id))
+                await self._terminate(pool, provider, instance.provider_id)
                 metrics.ORPHANS.labels(pool).inc()
                 log.warning("orphan given back", pool=pool, machine=instance.provider_id, why=why)
 
@@ -168,8 +172,13 @@ class ProviderCalls:
         if claim.status.provider_id:
             machines.add(claim.status.provider_id)
         for machine in sorted(machines):
-            await self._timed(pool, "terminate", provider.terminate(machine))
+            await self._terminate(pool, provider, machine)
             log.info("machine given back", claim=claim.name, pool=pool, machine=machine)
+
+    async def _terminate(self, pool: str, provider: Provider, machine: str) -> None:
+        await self._timed(pool, "terminate", provider.terminate(machine))
+        self._given_back[machine] = time.monotonic()
+        self._cluster.note_given_back(pool, machine)
 
     async def _timed(self, pool: str, name: str, answer: Awaitable[T]) -> T:
         began, outcome = time.monotonic(), "done"
@@ -205,6 +214,7 @@ class ProviderCalls:
         """Of machines that nobody has asked about for long."""
         long_ago = time.monotonic() - 10 * LONGEST_PAUSE_SECONDS
         self._pauses = {key: pause for key, pause in self._pauses.items() if pause[0] > long_ago}
+        self._given_back = {machine: at for machine, at in self._given_back.items() if at > long_ago}
 
     def _spawn(self, key: str, work: Coroutine[Any, Any, None]) -> None:
         async def guarded() -> None:
