@@ -1,15 +1,16 @@
 """Burst on the real control plane: nodes are bought for a whole gang or not at all, and they go when it has ended."""
 
-import json
 import time
 
 import pytest
+from hack.installation import OperatorProcess
 
 from kit.burst import Cloud, condition
-from kit.jobs import Team, wait_until
+from kit.jobs import Object, Team, wait_until
 
 pytestmark = pytest.mark.cluster
 
+BOUGHT = {"key": "stokehold.dev/claim", "operator": "Exists"}
 GANG = {"numNodes": 4, "gpusPerNode": 8, "gpuTypes": ["h100"], "dataClass": "internal"}
 
 
@@ -92,30 +93,33 @@ def test_second_machine_for_one_claim_is_found_and_given_back(full: Team, cloud:
     assert full.phase("gang") == "Running"
 
 
-def test_node_with_a_foreign_pod_is_not_given_back(full: Team, cloud: Cloud):
-    cloud.declare(delay="2s")
-    full.submit("one", {"run-for": "8s"}, gpusPerNode=8, gpuTypes=["h100"], dataClass="public")
-    node = full.wait_phase("one", "Running", within=40)["placement"]["nodes"][0]
-    stranger = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "stranger"},
-        "spec": {
-            "nodeName": node,
-            "containers": [{"name": "c", "image": "x"}],
-            "tolerations": [{"operator": "Exists"}],
-        },
-    }
-    full.kubectl("apply", "-f", "-", text=json.dumps(stranger))
+def test_node_on_which_a_foreign_pod_has_gpus_is_not_given_back_and_its_own_pods_do_not_keep_it(
+    full: Team, cloud: Cloud, operator: OperatorProcess
+):
+    def used() -> float:
+        return operator.metric("stokehold_gpus", pool="cloud", state="used")
 
+    cloud.declare(delay="2s")
+    full.submit("one", {"run-for": "8s"}, gpusPerNode=4, gpuTypes=["h100"], dataClass="public")
+    node = full.wait_phase("one", "Running", within=40)["placement"]["nodes"][0]
+    stranger = a_foreign_pod("stranger", node, gpus=2)
+    mirror = a_foreign_pod("mirror", node, gpus=1, annotations={"kubernetes.io/config.mirror": "x"})
+    full.apply(stranger, mirror, a_daemon(gpus=1))
+
+    wait_until(lambda: used() == 8, 10, lambda: (used(), full.kubectl("get", "pods", "-o", "wide")))
     full.wait_phase("one", "Succeeded", within=40)
+    wait_until(lambda: used() == 4, 10, used)
     time.sleep(6)
 
     (claim,) = cloud.claims()
     assert claim["status"]["phase"] == "Ready"
     assert condition(claim["status"], "Idle")["message"] == f"{full.namespace}/stranger is on it"
+    assert {pod["metadata"]["name"].split("-")[0] for pod in full.live_pods()} >= {"stranger", "mirror", "daemon"}
     full.kubectl("delete", "pod", "stranger", "--wait=false")
     cloud.wait_gone()
+    full.kubectl("delete", "daemonset", "daemon")
+    full.kubectl("delete", "tj", "holder")
+    full.bury()
 
 
 def test_job_deleted_while_its_nodes_boot_costs_no_more(full: Team, cloud: Cloud):
@@ -142,3 +146,33 @@ def test_warm_nodes_are_kept_and_start_work_at_once(full: Team, cloud: Cloud):
 
 def _message(team: Team, job: str) -> str:
     return str(team.status(job).get("queue", {}).get("message", ""))
+
+
+def a_foreign_pod(name: str, node: str, gpus: int, **metadata: object) -> Object:
+    """Somebody binds it himself; the GPUs are counted by its node's kubelet, and by nobody's plan."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, **metadata},
+        "spec": {"nodeName": node, **_asking_for(gpus)},
+    }
+
+
+def a_daemon(gpus: int) -> Object:
+    """A DaemonSet for the nodes that were bought."""
+    bought = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [BOUGHT]}]}}
+    template = {
+        "metadata": {"labels": {"app": "daemon"}},
+        "spec": {**_asking_for(gpus), "affinity": {"nodeAffinity": bought}},
+    }
+    spec = {"selector": {"matchLabels": {"app": "daemon"}}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "daemon"}, "spec": spec}
+
+
+def _asking_for(gpus: int) -> Object:
+    resources = {"limits": {"nvidia.com/gpu": str(gpus)}}
+    return {
+        "containers": [{"name": "c", "image": "x", "resources": resources}],
+        "tolerations": [{"operator": "Exists"}],
+        "automountServiceAccountToken": False,
+    }

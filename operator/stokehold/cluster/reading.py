@@ -49,6 +49,9 @@ SETTLE = timedelta(seconds=30)
 """A device plugin that came back is trusted after this: it often flaps."""
 
 
+MIRROR = "kubernetes.io/config.mirror"
+"""On what a kubelet shows of its static pods."""
+
 LARGEST_GANG = 4096
 """What the API allows in spec.numNodes."""
 
@@ -89,7 +92,7 @@ def read_pod(raw: wire.Pod) -> Pod:
         message=status.message,
         unschedulable=scheduled.message if scheduled and not _holds(scheduled) else "",
         disrupted=_holds(conditions.get("DisruptionTarget")),
-        of_node=controller is not None and controller.kind in ("DaemonSet", "Node"),
+        of_node=MIRROR in meta.annotations or (controller is not None and controller.kind in ("DaemonSet", "Node")),
     )
 
 
