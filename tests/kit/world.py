@@ -19,7 +19,7 @@ from stokehold.model import names
 from stokehold.model.accounting import total
 from stokehold.model.actions import Action, AdmitJob, DeletePod, FinishJob, ReleasePod, WriteStatus
 from stokehold.model.demand import demand_of
-from stokehold.model.snapshot import Job, Namespace, Node, Pod, Queue, Resources, Snapshot, Worker
+from stokehold.model.snapshot import Claim, Job, Namespace, Node, NodePool, Pod, Queue, Resources, Snapshot, Worker
 
 GRACE = timedelta(seconds=30)
 
@@ -57,6 +57,12 @@ class World:
 
     def add_queue(self, queue: Queue) -> None:
         self.cluster.queues.on_upsert(("", queue.name), None, queue)
+
+    def add_node_pool(self, pool: NodePool) -> None:
+        self.cluster.node_pools.on_upsert(("", pool.name), None, pool)
+
+    def add_claim(self, claim: Claim) -> None:
+        self.cluster.claims.on_upsert(("", claim.name), None, claim)
 
     def add_job(self, namespace: str, name: str, fields: dict[str, Any], created_at: datetime | None = None) -> Job:
         """A user applies a TrainingJob; `fields` is its spec in camelCase."""

@@ -9,10 +9,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import A100, GPU, H100, NOW, a_node, a_pod
+from builders import A100, GPU, H100, NOW, a_node, a_pod, a_pool
 from kit.world import World, overbooked
+from stokehold.api.names import CLAIM_LABEL
+from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaimSpec, GPUNodeClaimStatus
 from stokehold.model.actions import Action, AdmitJob, FinishJob
-from stokehold.model.snapshot import Namespace, Snapshot
+from stokehold.model.snapshot import Claim, Namespace, Snapshot
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
@@ -35,8 +37,36 @@ nodes = st.fixed_dictionaries(
         "rack": st.sampled_from(["r1", "r2", None]),
         "taken": mostly(0, 1, 4, 7, 10),
         "unschedulable": mostly(False, True),
+        "pool": st.sampled_from(["own", "reserved", "spot", "cloud"]),
     }
 )
+POOLS = {
+    "own": {"gpuType": "h100", "nodeSelector": {"pool": "own"}},
+    "reserved": {
+        "gpuType": "a100-80gb",
+        "nodeSelector": {"pool": "reserved"},
+        "capacityClass": "reserved",
+        "dataClasses": ["internal", "restricted"],
+    },
+    "spot": {
+        "gpuType": "h100",
+        "gpusPerNode": 8,
+        "provider": {"simulated": {}},
+        "limits": {"maxNodes": 8},
+        "capacityClass": "spot",
+        "dataClasses": ["public"],
+    },
+    "cloud": {
+        "gpuType": "a100-80gb",
+        "gpusPerNode": 8,
+        "provider": {"webhook": {"url": "https://nodes.example.com"}},
+        "limits": {"maxNodes": 8},
+        "capacityClass": "on-demand",
+        "dataClasses": ["public", "internal"],
+    },
+}
+"""Own nodes take any data, nodes of a provider what they are declared for."""
+
 specs = st.fixed_dictionaries(
     {
         "numNodes": st.integers(1, 4),
@@ -47,19 +77,31 @@ specs = st.fixed_dictionaries(
         "minNodes": mostly(None, 1),
         "suspend": mostly(None, True),
         "priorityClassName": mostly(None, "missing"),
+        "dataClass": st.sampled_from(["public", "public", "internal", "restricted", None]),
+        "capacity": mostly(None, ["on-prem", "reserved"], ["spot", "on-demand"]),
     }
 ).map(lambda spec: {key: value for key, value in spec.items() if value is not None})
 worlds = st.tuples(
-    st.lists(nodes, min_size=1, max_size=6), st.lists(st.tuples(specs, st.integers(1, 600)), max_size=10)
+    st.lists(nodes, min_size=1, max_size=6),
+    st.lists(st.tuples(specs, st.integers(1, 600)), max_size=10),
+    st.booleans(),
 )
-Drawn = tuple[list[dict[str, Any]], list[tuple[dict[str, Any], int]]]
+Drawn = tuple[list[dict[str, Any]], list[tuple[dict[str, Any], int]], bool]
+"""Nodes, jobs with their ages, and whether pools are declared."""
 
 
 def a_world(drawn: Drawn) -> World:
     world = World(NOW)
     world.add_namespace(Namespace("team-a", {}))
+    for name, spec in POOLS.items() if drawn[2] else ():
+        world.add_node_pool(a_pool(name, **spec))
     for i, node in enumerate(drawn[0]):
         labels = {RACK: node["rack"]} if node["rack"] else {}
+        if drawn[2]:
+            labels["pool"] = node["pool"]
+            if "provider" in POOLS[node["pool"]]:
+                labels[CLAIM_LABEL] = f"n{i}"
+                world.add_claim(a_claim(f"n{i}", node["pool"]))
         amounts = {"cpu": node["cpu"], "pods": node["pods"]}
         kept = {key: node[key] for key in ("gpus", "product", "unschedulable")}
         world.add_node(a_node(f"n{i}", labels=labels, amounts=amounts, **kept))
@@ -68,6 +110,28 @@ def a_world(drawn: Drawn) -> World:
     for i, (spec, age) in enumerate(drawn[1]):
         world.add_job("team-a", f"j{i}", spec, NOW - timedelta(seconds=age))
     return world
+
+
+def a_claim(node: str, pool: str) -> Claim:
+    """A bought node that is ready, and kept for nobody."""
+    spec = {"poolName": pool, "gpuType": POOLS[pool]["gpuType"], "gpusPerNode": 8, "capacityClass": "spot"}
+    return Claim(
+        name=node,
+        uid=f"uid-{node}",
+        resource_version="1",
+        generation=1,
+        created_at=NOW,
+        spec=GPUNodeClaimSpec.model_validate(spec),
+        status=GPUNodeClaimStatus(phase="Ready", node_name=node),
+    )
+
+
+def may_go_to(action: AdmitJob) -> bool:
+    """Whether the job's data, its wishes and the pool agree. A job without a data class is the most restricted."""
+    spec, pool = action.job.spec, POOLS[action.placement.pool]
+    kind = pool.get("capacityClass", "on-prem")
+    data = "dataClasses" not in pool or spec.data_class in pool["dataClasses"]
+    return data and kind in (spec.capacity or (kind,)) and pool["gpuType"] in (spec.gpu_types or (pool["gpuType"],))
 
 
 def plan(snapshot: Snapshot) -> list[Action]:
@@ -102,6 +166,9 @@ def test_gangs_start_whole_where_they_may(drawn: Drawn):
         assert action.missing == tuple(range(len(chosen)))
         assert not spec.suspend
         assert not any(snapshot.nodes[node].unschedulable for node in chosen)
+        if drawn[2]:
+            assert {snapshot.nodes[node].labels["pool"] for node in chosen} == {action.placement.pool}
+            assert may_go_to(action)
         if spec.topology and spec.topology.required:
             assert len({snapshot.nodes[node].labels[RACK] for node in chosen}) == 1
 
