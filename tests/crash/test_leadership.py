@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 from hack.cluster import LocalCluster
 from hack.fault_proxy import Call, FaultProxy, renewals
-from hack.installation import NAMESPACE, OperatorProcess
+from hack.installation import OperatorProcess
 
 from kit.jobs import Team, training_job, wait_until
+from kit.leadership import ENDS_WITHIN, RENEW_DEADLINE, last_renewal, leads, replace_leader, transitions
 from kit.witness import Witness, assert_in_order
 
 pytestmark = [pytest.mark.cluster, pytest.mark.crash]
 
-LEASE_SECONDS, RENEW_DEADLINE = 15, 10
-ENDS_WITHIN = RENEW_DEADLINE + 5
-"""Seconds from the last renewal that was granted until the old leader's process has ended."""
+LEASE_SECONDS = 15
 ACTS_WITHIN = RENEW_DEADLINE + 20
 Start = Callable[..., OperatorProcess]
 StartBehindProxy = Callable[..., tuple[OperatorProcess, FaultProxy]]
@@ -209,37 +208,15 @@ def test_short_refusal_of_renewals_costs_no_leadership(
     assert_in_order(team, witness, {"meanwhile": ("Succeeded", 1)})
 
 
-def leads(operator: OperatorProcess) -> bool:
-    return operator.metric("stokehold_leader") == 1
-
-
-def replace_leader(old: OperatorProcess, new: OperatorProcess, proxy: FaultProxy) -> None:
-    """The old leader's renewals do not arrive until it has ended and the other leads; then they do."""
-    late = proxy.hold(renewals)
-    assert old.wait_end(40) != 0
-    wait_until(lambda: leads(new), 40)
-    proxy.end(late)
-
-
 def planned_again(operator: OperatorProcess) -> None:
     """Wait until it has looked at the cluster twice more."""
     before = operator.metric("stokehold_cycle_duration_seconds_count", part="plan")
     wait_until(lambda: operator.metric("stokehold_cycle_duration_seconds_count", part="plan") >= before + 2, 20)
 
 
-def transitions(cluster: LocalCluster) -> int:
-    lease = json.loads(cluster.kubectl("-n", NAMESPACE, "get", "lease", "stokehold", "-o", "json"))
-    return int(lease["spec"].get("leaseTransitions", 0))
-
-
 def terms(team: Team, name: str) -> set[int]:
     """In whose terms the workers of a job were created."""
     return {int(pod["metadata"]["annotations"]["stokehold.dev/term"]) for pod in team.pods(name)}
-
-
-def last_renewal(proxy: FaultProxy) -> float:
-    """When the last renewal came that was granted at once; one that was held counts from when it came, too."""
-    return max(call.received_at for call in list(proxy.calls) if call.method == "PUT" and call.status == 200)
 
 
 def wait_for_write(proxy: FaultProxy) -> float:

@@ -6,11 +6,12 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builders import GPU, a_job, a_snapshot
+from builders import GPU, a_job, a_node, a_pool, a_snapshot
 from kit.provisioning import KUBE_SYSTEM, SETTINGS, SHORT, World, a_cloud, a_waiting_job, a_world, created
 from stokehold.model.actions import Action, CreateClaim, WriteStatus
 from stokehold.model.reasons import ClaimFailure
 from stokehold.model.snapshot import Claim, Snapshot
+from stokehold.planning.placement.purchases import standing_purchases
 from stokehold.planning.provisioning.plan import plan_provisioning
 from stokehold.planning.provisioning.world import look_at
 
@@ -24,22 +25,33 @@ GANGS = st.builds(
 )
 CLOUDS = st.builds(
     lambda **spec: {**spec, "keepWarm": min(spec["keepWarm"], spec["limits"]["maxNodes"])},
+    provider=st.sampled_from([{"simulated": {}}, {"webhook": {"url": "https://nodes.example.com"}}]),
     gpuType=st.sampled_from(["h100", "a100"]),
     capacityClass=st.sampled_from(["spot", "on-demand"]),
     limits=st.builds(dict, maxNodes=st.integers(0, 8)),
     zones=st.sampled_from([[], ["z1"], ["z1", "z2"]]),
-    dataClasses=st.sampled_from([[], ["public"], ["public", "internal"]]),
+    dataClasses=st.sampled_from([[], ["public"], ["public", "internal"], ["internal", "restricted"]]),
     gpusPerNode=st.sampled_from([4, 8]),
     keepWarm=st.integers(0, 2),
 )
 
 
-def _random_world(gangs: list[dict[str, object]], clouds: list[dict[str, object]], fate: int) -> World:
+OWN = st.lists(st.tuples(st.sampled_from(["h100", "a100"]), st.integers(0, 8)), max_size=3)
+"""Own nodes: their pool, and how many of their 8 GPUs others have."""
+Own = list[tuple[str, int]]
+
+
+def _random_world(
+    gangs: list[dict[str, object]], clouds: list[dict[str, object]], fate: int, own: Own | None = None
+) -> World:
     jobs = [
         a_job(f"j{i}", status=SHORT, age=60 + i, **{k: v for k, v in gang.items() if v}) for i, gang in enumerate(gangs)
     ]
     pools = [a_cloud(f"p{i}", **cloud) for i, cloud in enumerate(clouds)]
-    world = World(a_snapshot(jobs=jobs, node_pools=pools))
+    pools += [a_pool(f"own-{kind}", gpuType=kind) for kind in sorted({kind for kind, _ in own or ()})]
+    nodes = [a_node(f"own-{i}", labels={"pool": f"own-{kind}"}) for i, (kind, _) in enumerate(own or ())]
+    used = {f"own-{i}": {GPU: taken} for i, (_, taken) in enumerate(own or ())}
+    world = World(a_snapshot(nodes, jobs, used, node_pools=pools))
     order = list(ClaimFailure)[:4]
     world.verdict = lambda call: order[fate % 4] if (hash_of(call.claim.name) + fate) % 5 == 0 else None
     return world
@@ -53,7 +65,7 @@ def occupy(world: World, fate: int) -> None:
         if node is not None and not seen.is_held(claim) and hash_of(claim.name) % 3 != fate % 3:
             used[node.name] = {GPU: 1 + (hash_of(claim.name) + fate) % node.allocatable[GPU]}
             tenants[node.name] = ("team-b/other",)
-    world.snapshot = replace(world.snapshot, used=used, tenants=tenants)
+    world.snapshot = replace(world.snapshot, used={**world.snapshot.used, **used}, tenants=tenants)
 
 
 def hash_of(text: str) -> int:
@@ -86,6 +98,7 @@ def _check_rules(actions: list[Action], snapshot: Snapshot) -> None:
     for (uid, _), bought in _purchases(created(actions)).items():
         job, spec = by_uid[uid], bought[0].spec
         pool = snapshot.node_pools[spec.pool_name]
+        assert pool.spec.provider is not None
         assert job.spec.data_class in pool.spec.data_classes
         assert not job.spec.gpu_types or pool.spec.gpu_type in job.spec.gpu_types
         assert not job.spec.capacity or pool.spec.capacity_class in job.spec.capacity
@@ -101,11 +114,11 @@ def _check_rules(actions: list[Action], snapshot: Snapshot) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(GANGS, max_size=6), st.lists(CLOUDS, min_size=1, max_size=3), st.integers(0, 100))
+@given(st.lists(GANGS, max_size=6), st.lists(CLOUDS, min_size=1, max_size=3), st.integers(0, 100), OWN)
 def test_histories_keep_limits_buy_whole_gangs_and_respect_data_classes(
-    gangs: list[dict[str, object]], clouds: list[dict[str, object]], fate: int
+    gangs: list[dict[str, object]], clouds: list[dict[str, object]], fate: int, own: Own
 ):
-    world = _random_world(gangs, clouds, fate)
+    world = _random_world(gangs, clouds, fate, own)
     late = world.snapshot.jobs
     world.snapshot = replace(world.snapshot, jobs=dict(list(late.items())[::2]))
     for turn in range(14):
@@ -130,11 +143,11 @@ def test_histories_keep_limits_buy_whole_gangs_and_respect_data_classes(
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(GANGS, max_size=6), st.lists(CLOUDS, min_size=1, max_size=3), st.integers(0, 100))
+@given(st.lists(GANGS, max_size=6), st.lists(CLOUDS, min_size=1, max_size=3), st.integers(0, 100), OWN)
 def test_plan_that_was_carried_out_leaves_nothing_to_do(
-    gangs: list[dict[str, object]], clouds: list[dict[str, object]], fate: int
+    gangs: list[dict[str, object]], clouds: list[dict[str, object]], fate: int, own: Own
 ):
-    world = _random_world(gangs, clouds, fate)
+    world = _random_world(gangs, clouds, fate, own)
     late = world.snapshot.jobs
     world.snapshot = replace(world.snapshot, jobs=dict(list(late.items())[::2]))
     world.settle()
@@ -145,6 +158,37 @@ def test_plan_that_was_carried_out_leaves_nothing_to_do(
     world.settle()
 
     assert world.plan() == []
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(GANGS, max_size=6), st.lists(CLOUDS, min_size=1, max_size=3), st.integers(0, 100), st.integers(0, 6))
+def test_claims_that_another_leader_wrote_and_that_arrive_late_cost_nothing_beyond_the_limits(
+    gangs: list[dict[str, object]], clouds: list[dict[str, object]], fate: int, turn: int
+):
+    """It saw one gang more, which is gone by now, and zones and limits as they were."""
+    wider = [cloud | {"limits": {"maxNodes": 8}, "zones": ["z2"]} for cloud in clouds]
+    late = created(_random_world([*gangs, {"numNodes": 2, "gpusPerNode": 8, "dataClass": "public"}], wider, 0).plan())
+    world = _random_world(gangs, clouds, fate)
+    for at in range(14):
+        if at == turn:
+            for action in late:
+                world.carry_out(action)
+        world.step()
+        for name, pool in world.snapshot.node_pools.items():
+            limit = pool.spec.limits.max_nodes if pool.spec.limits else 0
+            assert len(machines_of(world, name)) <= limit
+    world.settle()
+    world.boot()
+    world.settle()
+
+    for purchase in standing_purchases(world.snapshot).values():
+        assert purchase.is_ready, "a gang whose nodes are all there must not wait for strangers"
+        assert len({(claim.spec.pool_name, claim.spec.zone) for claim in purchase.claims}) == 1
+
+
+def machines_of(world: World, pool: str) -> list[str]:
+    by_uid = {claim.uid: claim.spec.pool_name for claim in world.claims}
+    return [name for name, machine in world.machines.items() if by_uid.get(machine.request_id) == pool]
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -305,6 +305,8 @@ class DevWorkspaceStatus(Part):
 
     observed_generation: Int | None = None
     """The metadata.generation that this status describes."""
+    term: Int | None = None
+    """In which term of the leadership this was written: the leaseTransitions of the operator's Lease."""
     phase: str = ""
     """Where the workspace stands: Pending, Starting, Active, Quiet, Warned, Stopping or Stopped."""
     conditions: Conditions = ()

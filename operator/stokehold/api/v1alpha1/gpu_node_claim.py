@@ -110,6 +110,8 @@ class GPUNodeClaimStatus(Part):
 
     observed_generation: Int | None = None
     """The metadata.generation that this status describes."""
+    term: Int | None = None
+    """In which term of the leadership this was written: the leaseTransitions of the operator's Lease."""
     phase: str = ""
     """How far the request has come: Requested, Launched, Registered, Ready, Draining, Released or Failed."""
     conditions: Conditions = ()

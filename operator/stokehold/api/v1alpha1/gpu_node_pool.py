@@ -267,6 +267,8 @@ class GPUNodePoolStatus(Part):
 
     observed_generation: Int | None = None
     """The metadata.generation that this status describes."""
+    term: Int | None = None
+    """In which term of the leadership this was written: the leaseTransitions of the operator's Lease."""
     phase: str = ""
     """Whether the pool can be used: Ready, Empty, or Invalid with the reason in conditions."""
     conditions: Conditions = ()

@@ -289,6 +289,8 @@ class InferencePoolStatus(Part):
 
     observed_generation: Int | None = None
     """The metadata.generation that this status describes."""
+    term: Int | None = None
+    """In which term of the leadership this was written: the leaseTransitions of the operator's Lease."""
     phase: str = ""
     """Where the pool stands: Pending, Ready, Scaling, Degraded, RollingOut or Zero."""
     conditions: Conditions = ()

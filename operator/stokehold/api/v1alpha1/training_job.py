@@ -234,6 +234,8 @@ class TrainingJobStatus(Part):
 
     observed_generation: Int | None = None
     """The metadata.generation that this status describes."""
+    term: Int | None = None
+    """In which term of the leadership this was written: the leaseTransitions of the operator's Lease."""
     phase: str = ""
     """Where the job stands: Pending, Suspended, Starting, Running, Restarting, Succeeded or Failed."""
     conditions: Conditions = ()

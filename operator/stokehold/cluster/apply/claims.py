@@ -15,7 +15,12 @@ async def create(writes: Writes, action: CreateClaim) -> None:
     body = {
         "apiVersion": API_VERSION,
         "kind": "GPUNodeClaim",
-        "metadata": {"name": action.name, "labels": dict(MANAGED_BY), "finalizers": [RELEASE_FINALIZER]},
+        "metadata": {
+            "name": action.name,
+            "labels": dict(MANAGED_BY),
+            "annotations": writes.stamp(),
+            "finalizers": [RELEASE_FINALIZER],
+        },
         "spec": action.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
     }
     try:

@@ -55,7 +55,7 @@ async def place(writes: Writes, action: PlaceReplica) -> None:
         "metadata": {
             "uid": pod.uid,
             "resourceVersion": meta["resourceVersion"],
-            "annotations": {PLACED_AT: format_time(writes.now())},
+            "annotations": {PLACED_AT: format_time(writes.now()), **writes.stamp()},
         },
         "spec": {"affinity": spec["affinity"], "schedulingGates": gates or None},
     }
@@ -69,7 +69,7 @@ async def _patch(writes: Writes, action: WriteDeployment, known: PodSet) -> None
         {"op": "replace", "path": "/metadata/resourceVersion", "value": known.resource_version},
         {"op": "replace", "path": "/spec/replicas", "value": action.replicas},
     ]
-    remembered = manifests.number_annotations(action)
+    remembered = manifests.number_annotations(action) | writes.stamp()
     if action.reshapes:
         pool = action.pool
         remembered |= manifests.shape_annotations(action.shape)

@@ -23,6 +23,7 @@ async def start(writes: Writes, action: StartWorkspace) -> None:
         await writes.create_own(PERSISTENT_VOLUME_CLAIMS, claim, workspace)
     await writes.create_own(SERVICES, manifests.service(workspace), workspace)
     body = manifests.stateful_set(workspace, placement)
+    body["metadata"]["annotations"] |= writes.stamp()
     known = workspace.pod_set
     if known is None:
         await writes.create_own(STATEFUL_SETS, body, workspace)
@@ -36,11 +37,7 @@ async def start(writes: Writes, action: StartWorkspace) -> None:
 
 async def end(writes: Writes, action: EndWorkspace) -> None:
     """The decision to stop and its record in one write, which fails if anybody has touched the workspace since."""
-    patch = {
-        "metadata": {"annotations": {STOPPED_ANNOTATION: stop_text(action.record)}},
-        "spec": {"running": False},
-    }
-    await _patch(writes, action.workspace, patch)
+    await _patch(writes, action.workspace, {STOPPED_ANNOTATION: stop_text(action.record)}, {"running": False})
     workspace, record = action.workspace, action.record
     log.info("workspace ended", workspace="/".join(workspace.key), reason=record.reason, why=record.message)
     await writes.tell(workspace, action.notes)
@@ -48,7 +45,7 @@ async def end(writes: Writes, action: EndWorkspace) -> None:
 
 async def resume(writes: Writes, action: ResumeWorkspace) -> None:
     """`spec.running` as its schedule wants it."""
-    await _patch(writes, action.workspace, {"metadata": {}, "spec": {"running": True}})
+    await _patch(writes, action.workspace, {}, {"running": True})
     await writes.tell(action.workspace, action.notes)
 
 
@@ -58,7 +55,7 @@ async def stop(writes: Writes, action: StopWorkspace) -> None:
     if known is None:
         return
     patch = {
-        "metadata": {"uid": known.uid, "resourceVersion": known.resource_version},
+        "metadata": {"uid": known.uid, "resourceVersion": known.resource_version, "annotations": writes.stamp()},
         "spec": {"replicas": 0},
     }
     await writes.patch(STATEFUL_SETS, known.name, patch, namespace=known.namespace)
@@ -81,6 +78,11 @@ async def tell_refused_size(writes: Writes, action: GrowVolume, why: str) -> Non
     await writes.tell(action.workspace, (note,))
 
 
-async def _patch(writes: Writes, workspace: Workspace, patch: dict[str, Any]) -> None:
-    patch["metadata"] |= {"uid": workspace.uid, "resourceVersion": workspace.resource_version}
+async def _patch(writes: Writes, workspace: Workspace, annotations: dict[str, str], spec: dict[str, Any]) -> None:
+    metadata = {
+        "uid": workspace.uid,
+        "resourceVersion": workspace.resource_version,
+        "annotations": annotations | writes.stamp(),
+    }
+    patch = {"metadata": metadata, "spec": spec}
     await writes.patch(DEV_WORKSPACES, workspace.name, patch, namespace=workspace.namespace)

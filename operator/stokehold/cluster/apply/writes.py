@@ -86,7 +86,7 @@ class Writes:
             return await call()
 
     def stamp(self) -> dict[str, str]:
-        """The annotation that tells in whose term an object was written."""
+        """The annotation that tells in whose term an object was written; a status has a field for it."""
         return {TERM: str(self._writer.term())}
 
     def show(self, resource: Resource, reply: dict[str, Any]) -> None:
@@ -149,7 +149,8 @@ class Writes:
         }
         if subject.namespace:
             metadata["namespace"] = subject.namespace
-        body = {"apiVersion": API_VERSION, "kind": subject.KIND, "metadata": metadata, "status": status}
+        told = {**status, "term": self._writer.term()}
+        body = {"apiVersion": API_VERSION, "kind": subject.KIND, "metadata": metadata, "status": told}
         written = await self.call(
             lambda: self.api.replace(
                 resource,

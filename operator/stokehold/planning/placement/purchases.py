@@ -80,8 +80,9 @@ def all_purchases(snapshot: Snapshot) -> tuple[Purchase, ...]:
         if work is not None and work.uid in jobs:
             groups.setdefault((work.uid, work.attempt), []).append(claim)
     return tuple(
-        Purchase(jobs[uid], attempt, max(_size(claim) for claim in claims), tuple(claims))
+        Purchase(jobs[uid], attempt, _size(members[0]), members)
         for (uid, attempt), claims in groups.items()
+        for members in (_members(claims),)
     )
 
 
@@ -110,6 +111,23 @@ def demand_of(job: Job, purchases: Mapping[str, Purchase]) -> Demand:
     if purchase is None or not purchase.is_ready or purchase.is_failing:
         return job.demand
     return replace(job.demand, buyer=job.uid)
+
+
+def _members(claims: list[Claim]) -> tuple[Claim, ...]:
+    """Those of one plan, by name. What a leader wrote before it was replaced may arrive beside what its successor
+    decided instead: of what nobody was asked for yet, only what completes the purchase belongs to it."""
+    claims = sorted(claims, key=_standing)
+    alike = [claim for claim in claims if _terms(claim) == _terms(claims[0])]
+    return tuple(sorted(alike[: _size(claims[0])], key=lambda claim: claim.name))
+
+
+def _standing(claim: Claim) -> tuple[bool, bool, int, str]:
+    """Asked for before unasked, bought before taken over; a successor's names begin with the lowest number."""
+    return claim.status.requested_at is None, claim.status.reused_for is not None, len(claim.name), claim.name
+
+
+def _terms(claim: Claim) -> tuple[str, str, int]:
+    return claim.spec.pool_name, claim.spec.zone or "", _size(claim)
 
 
 def _size(claim: Claim) -> int:

@@ -7,7 +7,7 @@ from typing import assert_never
 from stokehold.api import conditions
 from stokehold.api.conditions import find_condition
 from stokehold.api.v1alpha1 import gpu_node_claim as api
-from stokehold.model.actions import Action, LaunchNode, WriteStatus
+from stokehold.model.actions import Action, DeleteClaim, LaunchNode, WriteStatus
 from stokehold.model.capacity import Instance, NodeRequest, Refusal, Terminated
 from stokehold.model.reasons import ClaimFailure
 from stokehold.model.snapshot import Claim, Node, NodePool
@@ -48,6 +48,8 @@ def _ask(claim: Claim, pool: NodePool | None, world: World) -> Iterator[Action]:
         case Terminated() | None:
             if pool is None:
                 yield from filter(None, (reporting.stranded(claim, now),))
+            elif why := _unwanted(claim, world):
+                yield DeleteClaim(claim, why)
             elif _is_late(claim, world):
                 message = f"the provider has not answered within {claim.spec.ready_within}"
                 yield reporting.failed(claim, ClaimFailure.TIMEOUT, message, now)
@@ -57,6 +59,18 @@ def _ask(claim: Claim, pool: NodePool | None, world: World) -> Iterator[Action]:
                 yield LaunchNode(claim, pool, request_of(claim, pool, world.owner))
         case _:
             assert_never(answer)
+
+
+def _unwanted(claim: Claim, world: World) -> str:
+    """Why nobody should be asked for it; empty otherwise, and once somebody was.
+
+    A leader that was replaced may have written it for what its successor has decided otherwise.
+    """
+    if claim.status.phase:
+        return ""
+    if claim.work is not None and not world.is_held(claim):
+        return "nobody waits for it any more"
+    return "limits.maxNodes leaves no room for it" if claim.name in world.beyond_limit else ""
 
 
 def _await_node(claim: Claim, world: World) -> Iterator[Action]:

@@ -33,8 +33,10 @@ class World:
     standing: dict[str, Purchase] = field(default_factory=dict)
     """By uid of the job: purchases whose gang still waits."""
     purchases: tuple[Purchase, ...] = ()
-    held: frozenset[tuple[str, int]] = frozenset()
-    """Uid and attempt of the gangs whose nodes are kept for them."""
+    held: frozenset[str] = frozenset()
+    """Claims whose nodes are kept for a gang, by name."""
+    beyond_limit: frozenset[str] = frozenset()
+    """Claims that nobody was asked for yet, and that are more than their pool may have."""
     by_pool: dict[str, list[Claim]] = field(default_factory=dict)
     touched: frozenset[str] = frozenset()
     """Claims about which this plan has decided something: one write each, so nothing else is built on them in it."""
@@ -65,8 +67,7 @@ class World:
 
     def is_held(self, claim: Claim) -> bool:
         """Whether a gang still waits for this node and its siblings, or is only just being started on them."""
-        work = claim.work
-        return work is not None and (work.uid, work.attempt) in self.held
+        return claim.name in self.held
 
     def is_spare(self, claim: Claim) -> bool:
         """Whether nobody waits for it and nobody is on it."""
@@ -118,9 +119,19 @@ def look_at(snapshot: Snapshot, settings: ProvisioningSettings) -> World:
         nodes=_nodes_of_claims(snapshot) if snapshot.claims else {},
         standing=standing,
         purchases=purchases,
-        held=frozenset((p.job.uid, p.attempt) for p in (*standing.values(), *starting)),
+        held=frozenset(claim.name for p in (*standing.values(), *starting) for claim in p.claims),
+        beyond_limit=frozenset(name for claims in by_pool.values() for name in _beyond_limit(claims, snapshot)),
         by_pool=by_pool,
     )
+
+
+def _beyond_limit(claims: list[Claim], snapshot: Snapshot) -> list[str]:
+    """The youngest of a pool's claims, as far as nobody was asked for them: two leaders knew of one limit each."""
+    pool = snapshot.node_pools.get(claims[0].spec.pool_name)
+    if pool is None or pool.spec.limits is None:
+        return []
+    unasked = sorted((c for c in claims if not c.status.phase and not c.deleting), key=lambda c: (c.created_at, c.name))
+    return [claim.name for claim in unasked[::-1][: max(0, len(claims) - pool.spec.limits.max_nodes)]]
 
 
 def _is_half_created(job: Job) -> bool:
