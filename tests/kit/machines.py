@@ -27,6 +27,8 @@ class MachineCloud:
         self.made: dict[str, int] = {}
         """By request id: how often a machine was made."""
         self.posts: dict[str, int] = {}
+        self.expiry: dict[str, str] = {}
+        """By request id: when it should end the machine by itself."""
         self._cluster = cluster
         self._lock = threading.Lock()
         cloud = self
@@ -66,6 +68,7 @@ class MachineCloud:
                     "launchedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 }
                 self.most = max(self.most, len(self.machines))
+                self.expiry[request_id] = wanted["expiresAt"]
                 self._join(wanted)
             return self.machines[request_id]
 
