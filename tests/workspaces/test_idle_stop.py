@@ -195,6 +195,30 @@ def test_volume_grows_where_it_may_and_its_workspace_starts_where_it_is_or_waits
     desks.wait_phase("eve", "Active", "Quiet")
 
 
+def test_refused_pod_gives_its_gpus_to_waiting_work_and_its_workspace_says_who_refuses_it(desks: Desks):
+    desks.open("max", gpus=8, gpuTypes=["a100-80gb"])
+    node = desks.wait_phase("max", "Active", "Quiet")["placement"]["node"]
+    pinned = {"spec": {"nodeSelector": {"kubernetes.io/hostname": node}}}
+    desks.team.submit("waits", gpusPerNode=8, podTemplate=pinned, resources={"requests": {"cpu": "1"}})
+    desks.team.wait_reason("waits", "WaitingForCapacity")
+
+    desks.team.kubectl("create", "quota", "none", "--hard=requests.cpu=1")  # what names no CPU is refused
+    desks.team.kubectl("delete", "pod", "max-0", "--wait=false")
+    desks.wait_phase("max", "Pending", within=60)
+    assert desks.status("max")["failedStarts"] == 1
+    assert "TakenBack" in desks.team.events("max")
+    desks.team.wait_phase("waits", "Running")
+    desks.team.kubectl("delete", "tj", "waits")
+    wait_until(
+        lambda: desks.waits_for("max", "failed quota: none: must specify requests.cpu"), 30, lambda: desks.status("max")
+    )
+    assert desks.status("max")["queue"]["reason"] == "CreationRefused"
+    assert not desks.pods("max")
+
+    desks.team.kubectl("delete", "quota", "none")
+    assert "failedStarts" not in desks.wait_phase("max", "Active", "Quiet", within=60)
+
+
 def test_node_that_goes_is_left_for_another(desks: Desks, cluster: LocalCluster):
     desks.open("sam", gpuTypes=["a100-80gb"])
     node = desks.wait_phase("sam", "Active", "Quiet")["placement"]["node"]

@@ -5,7 +5,7 @@ belong to which job. A snapshot is then a few shallow copies, so planners may ta
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
@@ -44,6 +44,16 @@ W = TypeVar("W", Job, Workspace, ServingPool)
 S = TypeVar("S", Workspace, ServingPool)
 Wake = Callable[[], None]
 Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the API server said when it refused an object's children last, and how often it did for this spec."""
+
+    message: str
+    at: datetime
+    generation: int
+    times: int
 
 
 class Shelf(Generic[T]):
@@ -287,7 +297,8 @@ class Cluster:
         """Of the serving pools, as the scraper has gathered them."""
         self.notebooks: dict[Key, Notebook] = {}
         """What Jupyter servers have said, kept by their prober."""
-        self._refusals: dict[str, tuple[str, datetime]] = {}
+        self._refusals: dict[str, Refusal] = {}
+        """By uid of the owner."""
         self._refused_sizes: dict[str, str] = {}
         """By uid of the workspace; a new process asks once more."""
         self._told: dict[str, frozenset[str]] = {}
@@ -337,10 +348,10 @@ class Cluster:
 
     def note_refusal(self, owner: OwnObject, message: str) -> None:
         """Remember in whose words the API server refused an object's children; an empty message forgets it."""
+        before = self._refusals.pop(owner.uid, None)
         if message:
-            self._refusals[owner.uid] = (message, self._clock())
-        else:
-            self._refusals.pop(owner.uid, None)
+            times = before.times if before is not None and before.generation == owner.generation else 0
+            self._refusals[owner.uid] = Refusal(message, self._clock(), owner.generation, times + 1)
 
     def note_refused_size(self, workspace: Workspace, size: str) -> None:
         """Remember that the workspace's volume cannot grow to this size."""
@@ -386,10 +397,19 @@ class Cluster:
 
     def _complete(self, owner: W, pods: dict[Key, Pod] | None) -> W:
         refusal = self._refusals.get(owner.uid) if self._refusals else None
+        if refusal is not None and refusal.generation != owner.generation:
+            refusal = None  # whoever has changed the spec need not wait
         if pods is None and refusal is None:
             return owner
-        message, at = refusal or ("", None)
-        return replace(owner, pods=tuple((pods or {}).values()), create_error=message, create_failed_at=at)
+        complete = replace(owner, pods=tuple((pods or {}).values()))
+        if refusal is None:
+            return complete
+        return replace(
+            complete,
+            create_error=refusal.message,
+            create_failed_at=refusal.at,
+            create_failures=refusal.times,
+        )
 
     def _with_volume(self, workspace: Workspace) -> Workspace:
         complete = self._with_pod_set(workspace, self.stateful_sets)

@@ -16,9 +16,9 @@ class Waiting(StrEnum):
     SUSPENDED = "Suspended"
     """`spec.suspend` is true."""
     BACKING_OFF = "BackingOff"
-    """An attempt has ended; the next may start at `status.requeueAt`."""
+    """An attempt has ended, or a workspace's pod did not come up; it may start again at `status.requeueAt`."""
     CREATION_REFUSED = "CreationRefused"
-    """The API server refused the job's pods or Service (a ResourceQuota, a policy): its words are in the message."""
+    """The API server refused its pods or Service (a ResourceQuota, a policy): its words are in the message."""
     VOLUME_UNAVAILABLE = "VolumeUnavailable"
     """The volume with a workspace's files is gone, lost or being deleted (it never starts on an empty one unasked), or
     no node reaches all of its volumes."""

@@ -171,6 +171,8 @@ class Job(OwnObject):
     create_error: str = ""
     """Why the API server refused this job's pods or Service the last time, in its words."""
     create_failed_at: datetime | None = None
+    create_failures: int = 0
+    """How often in a row, since its spec was changed last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +276,8 @@ class Workspace(OwnObject):
     create_error: str = ""
     """Why the API server refused its StatefulSet, volume or Service the last time, in its words."""
     create_failed_at: datetime | None = None
+    create_failures: int = 0
+    """How often in a row, since its spec was changed last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +297,8 @@ class ServingPool(OwnObject):
     create_error: str = ""
     """Why the API server refused its Deployment or Service the last time, in its words."""
     create_failed_at: datetime | None = None
+    create_failures: int = 0
+    """How often in a row, since its spec was changed last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The culling planner on values: what is not known to be idle is left alone, and everything says why."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from kit.culling import (
     started,
 )
 from kit.workspaces import a_gpu, a_sighting, a_workspace, carried_out, its_pod, resumed, workspaces_at
+from stokehold.api.v1alpha1.dev_workspace import DevWorkspaceStatus
 from stokehold.model.actions import EndWorkspace, GrowVolume, StopWorkspace, TellOfNode, WriteStatus
 from stokehold.model.snapshot import Notebook, StopRecord, VolumeClaim
 from stokehold.planning.culling.plan import plan_culling
@@ -375,6 +376,29 @@ def test_pod_that_cannot_be_bound_or_lost_its_node_is_placed_anew():
         assert isinstance(stop, StopWorkspace)
         assert isinstance(told, WriteStatus)
         assert told.status["phase"] == "Pending"
+
+
+def test_workspace_whose_pod_is_not_made_gives_its_gpus_back_and_waits_longer_each_time():
+    bare = replace(a_workspace(), pods=())
+    since = NOW - 2 * MINUTE
+    told = {
+        "phase": "Starting",
+        "conditions": [
+            {"type": "Admitted", "status": "True", "lastTransitionTime": since},
+            {"type": "Ready", "status": "False", "lastTransitionTime": NOW - 9 * MINUTE},
+        ],
+    }
+
+    for failed, pause in ((None, 5), (1, 10), (2, 20), (20, 300)):
+        status = DevWorkspaceStatus.model_validate({**told, "failedStarts": failed})
+        stop, written = plan(workspaces_at(NOW, [replace(bare, status=status)]))
+        assert isinstance(stop, StopWorkspace)
+        assert isinstance(written, WriteStatus)
+        assert written.status["failedStarts"] == (failed or 0) + 1
+        assert datetime.fromisoformat(written.status["requeueAt"]) == NOW + timedelta(seconds=pause)
+    young = DevWorkspaceStatus.model_validate(told)
+    (starting,) = plan(workspaces_at(since + 0.5 * MINUTE, [replace(bare, status=young)]))
+    assert isinstance(starting, WriteStatus)
 
 
 def test_pod_that_is_not_ready_lets_no_clock_run():

@@ -317,6 +317,10 @@ class DevWorkspaceStatus(Part):
     """Why the workspace waits, since it does, and for what."""
     activity: Activity | None = None
     """How the workspace is used."""
+    failed_starts: Int | None = None
+    """How often in a row its pod did not come up where it was put, and its GPUs were given back."""
+    requeue_at: Timestamp | None = None
+    """When it may be given GPUs again after that."""
     start_time: Timestamp | None = None
     """When it was last started."""
     warned_at: Timestamp | None = None

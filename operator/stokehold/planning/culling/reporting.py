@@ -40,6 +40,8 @@ def running(one: Watched, verdict: Verdict, stop: ClockStop | None, snapshot: Sn
         "url": f"http://{names.workspace_name(workspace.name)}.{workspace.namespace}.svc:{workspace.spec.port}",
         "placement": _placement(workspace, one.pod.node, snapshot),
         "activity": _activity(one.clock, one.signals),
+        "failed_starts": None,
+        "requeue_at": None,
         "start_time": one.started,
         "warned_at": verdict.warned_at,
         "stop_at": min(ends, default=None),
@@ -81,8 +83,8 @@ def starting(workspace: Workspace, why: str, snapshot: Snapshot) -> Status:
     return render(workspace, update)
 
 
-def taken_back(workspace: Workspace, why: str, now: datetime) -> Status:
-    """Its pod could not start where it was put; it looks for another node."""
+def taken_back(workspace: Workspace, why: str, retry: tuple[int, datetime], now: datetime) -> Status:
+    """Its pod could not start where it was put; `retry` is for the how-manieth time, and when it is tried again."""
     news = (
         (conditions.ADMITTED, False, "TakenBack", why),
         (conditions.READY, False, "TakenBack", why),
@@ -90,6 +92,8 @@ def taken_back(workspace: Workspace, why: str, now: datetime) -> Status:
     )
     update = {
         "phase": "Pending",
+        "failed_starts": retry[0],
+        "requeue_at": retry[1],
         "warned_at": None,
         "stop_at": None,
         "conditions": told_conditions(workspace, now, *news),
@@ -105,6 +109,8 @@ def ended(workspace: Workspace, ending: Ending, phase: str, now: datetime) -> St
         "queue": None,
         "warned_at": None,
         "stop_at": None,
+        "failed_starts": None,
+        "requeue_at": None,
         "snoozed_until": None,
         "stop_reason": ending.reason,
         "conditions": told_conditions(

@@ -127,7 +127,7 @@ def creation_refused(owner: Owner, snapshot: Snapshot, settings: SchedulingSetti
     """The API server did not take what it needs; asking it again in every cycle would change nothing."""
     if not owner.create_error or owner.create_failed_at is None:
         return None
-    if snapshot.taken_at - owner.create_failed_at >= settings.restart_backoff:
+    if snapshot.taken_at - owner.create_failed_at >= settings.refusal_pause(owner.create_failures):
         return None
     return Explanation(
         Waiting.CREATION_REFUSED,

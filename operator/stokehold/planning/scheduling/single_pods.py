@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from stokehold.api import conditions
+from stokehold.api.conditions import find_condition
 from stokehold.api.names import FRESH_VOLUME_ANNOTATION
 from stokehold.model import names
 from stokehold.model.demand import allows
@@ -84,6 +85,7 @@ def why_workspace_waits(workspace: Workspace, queues: Queues, settings: Scheduli
     snapshot = queues.snapshot
     refused = (
         unserved(workspace, queues)
+        or _pausing(workspace, snapshot.taken_at)
         or creation_refused(workspace, snapshot, settings)
         or _volume_unavailable(workspace)
         or _volumes_apart(workspace, snapshot)
@@ -97,6 +99,20 @@ def why_workspace_waits(workspace: Workspace, queues: Queues, settings: Scheduli
         Waiting.TERMINATING_PODS,
         f"its pod {leaving[0].name} on {leaving[0].node or 'no node'} has not gone yet",
         "Nothing to do: it starts when the pod has gone.",
+    )
+
+
+def _pausing(workspace: Workspace, now: datetime) -> Explanation | None:
+    """Its pod did not come up the last time: others may have the GPUs meanwhile."""
+    until = workspace.status.requeue_at
+    if until is None or until <= now:
+        return None
+    ready = find_condition(workspace.status.conditions, conditions.READY)
+    told = f"{ready.message}; " if ready is not None and ready.message else ""
+    return Explanation(
+        Waiting.BACKING_OFF,
+        f"{told}next attempt at {until:%H:%M:%S} UTC",
+        "Nothing to do: it starts again by itself.",
     )
 
 
