@@ -264,6 +264,22 @@ def test_idle_workspace_is_held_with_a_reason(idle: dict[str, Any], status: dict
     assert "warnedAt" not in told
 
 
+def test_exemption_that_reaches_too_far_does_not_count_and_says_what_is_allowed():
+    far = a_workspace(
+        idle={"exempt": {"until": "2099-01-01T00:00:00Z", "reason": "mine"}},
+        status=quiet_for(90, warnedAt=NOW - 30 * MINUTE, phase="Warned"),
+    )
+
+    (ended,) = plan(workspaces_at(NOW, [far], a_sighting(quiet_gpu(), heard=NOW)))
+    told = judged(replace(far, status=a_workspace(status=quiet_for(5)).status), a_sighting(quiet_gpu(), heard=NOW))
+
+    assert isinstance(ended, EndWorkspace)
+    valid = next(c for c in told["conditions"] if c["type"] == "Valid")
+    assert (valid["status"], valid["reason"]) == ("False", "ExemptionTooLong")
+    assert "spec.idle.exempt.until: 2099-01-01 is too far ahead" in valid["message"]
+    assert "at most 30 days from now" in valid["message"]
+
+
 def test_on_pressure_stops_only_for_work_that_could_start_there():
     waiting = {"phase": "Pending", "queue": {"reason": "WaitingForCapacity"}}
     idle = a_workspace(idle={"policy": "OnPressure"}, status=quiet_for(90))

@@ -150,7 +150,7 @@ class Exemption(Part):
     """A time in which the workspace is not stopped for being idle."""
 
     until: Timestamp
-    """When it ends, for example 2026-12-01T00:00:00Z. There is no exemption without an end."""
+    """When it ends, for example 2026-12-01T00:00:00Z: at most 30 days from now."""
     reason: Annotated[str, Field(min_length=1, max_length=1024)]
     """Why it is needed. Others can read it."""
 

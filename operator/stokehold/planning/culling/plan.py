@@ -81,7 +81,7 @@ def _wind_down(workspace: Workspace, now: datetime) -> Iterator[Action]:
     phase = standing.STOPPING if holds else standing.STOPPED
     status = workspace.status
     told = (status.phase, status.observed_generation) == (phase, workspace.generation)
-    if not told or reporting.is_validity_news(workspace):
+    if not told or reporting.is_validity_news(workspace, now):
         yield WriteStatus(workspace, reporting.ended(workspace, ending, phase, now))
 
 
