@@ -6,6 +6,7 @@ import pytest
 from hack.cluster import LocalCluster
 from hack.installation import OperatorProcess
 
+from kit.desks import Desks, offer_volumes, place_volume
 from kit.jobs import Team, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
@@ -215,3 +216,17 @@ def test_quiet_cluster_costs_no_writes(team: Team, operator: OperatorProcess):
 
     assert operator.metric("stokehold_actions_total") == before
     assert operator.logged("error") == []
+
+
+def test_job_waits_for_the_claim_of_its_checkpoints_and_runs_where_its_volume_is(team: Team, cluster: LocalCluster):
+    offer_volumes(cluster, 0)
+    place_volume(cluster, f"ckpt-{team.namespace}", (team.namespace, "ckpt"), "h100-2")
+    team.submit("saves", checkpoint={"claimName": "ckpt"})
+    queue = team.wait_reason("saves", "VolumeUnavailable")
+    assert queue["message"] == "there is no volume claim ckpt"
+    assert not team.pods("saves")
+
+    Desks(team).claim_volume("ckpt")
+    team.wait_phase("saves", "Running", within=60)
+
+    assert team.nodes_of("saves") == ["h100-2"]

@@ -18,6 +18,7 @@ from stokehold.model.capacity import Answer, Listing
 from stokehold.model.demand import Terms, with_gpu_resource, within
 from stokehold.model.load import PoolLoad
 from stokehold.model.snapshot import (
+    Autoscaler,
     Claim,
     Holidays,
     Job,
@@ -293,6 +294,7 @@ class Cluster:
         """By name: those that not all nodes can reach."""
         self.serving_services = Owners(wake)
         self.disruption_budgets = Owners(wake)
+        self.autoscalers: Namespaced[Autoscaler] = Namespaced(wake)
         self.loads: dict[Key, PoolLoad] = {}
         """Of the serving pools, as the scraper has gathered them."""
         self.notebooks: dict[Key, Notebook] = {}
@@ -363,7 +365,10 @@ class Cluster:
 
     def snapshot(self) -> Snapshot:
         """The cluster now."""
-        jobs = {key: self._complete(job, self.pods.by_owner.get(job.uid)) for key, job in self.jobs.values.items()}
+        jobs = {
+            key: self._with_claims(self._complete(job, self.pods.by_owner.get(job.uid)))
+            for key, job in self.jobs.values.items()
+        }
         workspaces = {key: self._with_holidays(self._with_volume(w)) for key, w in self.workspaces.values.items()}
         serving = {pool.key: pool for pool in self.pools_with_pods()}
         self._forget_refusals([*jobs.values(), *workspaces.values(), *serving.values()])
@@ -393,7 +398,11 @@ class Cluster:
         """The serving pools as a snapshot has them."""
         reached, guarded = self.serving_services.uids(), self.disruption_budgets.uids()
         pools = [self._with_pod_set(pool, self.deployments) for pool in self.serving_pools.values.values()]
-        return [replace(p, has_service=p.uid in reached, has_budget=p.uid in guarded) for p in pools]
+        others = {(key[0], found.pool): found for key, found in sorted(self.autoscalers.values.items(), reverse=True)}
+        return [
+            replace(p, has_service=p.uid in reached, has_budget=p.uid in guarded, autoscaler=others.get(p.key))
+            for p in pools
+        ]
 
     def _complete(self, owner: W, pods: dict[Key, Pod] | None) -> W:
         refusal = self._refusals.get(owner.uid) if self._refusals else None
@@ -411,6 +420,16 @@ class Cluster:
             create_failures=refusal.times,
         )
 
+    def _with_claims(self, job: Job) -> Job:
+        if not job.claims:
+            return job
+        reach = tuple(self._reach(job.namespace, job.claims))
+        demand = within(job.demand, *(terms for _, terms in reach)) if reach else job.demand
+        return replace(job, volumes=self._named(job), reach=reach, demand=demand)
+
+    def _named(self, owner: Job | Workspace) -> tuple[tuple[str, VolumeClaim | None], ...]:
+        return tuple((name, self.volume_claims.values.get((owner.namespace, name))) for name in owner.claims)
+
     def _with_volume(self, workspace: Workspace) -> Workspace:
         complete = self._with_pod_set(workspace, self.stateful_sets)
         home = names.volume_claim_name(workspace.name)
@@ -418,6 +437,8 @@ class Cluster:
         if volume is not None:
             refused = self._refused_sizes.get(workspace.uid, "")
             complete = replace(complete, volume=replace(volume, refused_size=refused))
+        if workspace.claims:
+            complete = replace(complete, volumes=self._named(workspace))
         reach = tuple(self._reach(workspace.namespace, (home, *workspace.claims)))
         if not reach:
             return complete

@@ -20,8 +20,8 @@ class Waiting(StrEnum):
     CREATION_REFUSED = "CreationRefused"
     """The API server refused its pods or Service (a ResourceQuota, a policy): its words are in the message."""
     VOLUME_UNAVAILABLE = "VolumeUnavailable"
-    """The volume with a workspace's files is gone, lost or being deleted (it never starts on an empty one unasked), or
-    no node reaches all of its volumes."""
+    """A volume claim that it names, or the one with a workspace's files, is gone, lost or being deleted (nothing starts
+    on an empty one unasked), or no node reaches all of its volumes."""
     TERMINATING_PODS = "WaitingForTerminatingPods"
     """Pods of the attempt before have not gone yet; their GPUs are still used."""
     TOPOLOGY_PLACEMENT_FAILED = "TopologyPlacementFailed"
@@ -111,6 +111,8 @@ class Serving(StrEnum):
     """No replica is wanted."""
     PLACED = "Placed"
     """Each replica has its node."""
+    GATE_REMOVED = "GateRemoved"
+    """Somebody took a replica's scheduling gate off: it runs where the queue has not put it, and is counted there."""
     UNSCHEDULABLE = "Unschedulable"
     """kube-scheduler finds no node for a replica without GPUs."""
     SOLE_WRITER = "SoleWriter"

@@ -48,6 +48,17 @@ def nodes_to_avoid_for(pool: ServingPool, snapshot: Snapshot, settings: Scheduli
     return _refusing(refusals, settings)
 
 
+def used_by_strangers(snapshot: Snapshot) -> frozenset[str]:
+    """Nodes on which a GPU that nobody was given is in use all the same: work that is placed there may get that one."""
+    return frozenset(
+        name
+        for name, sighting in snapshot.sightings.items()
+        for gpu in sighting.status.gpus
+        for device in (gpu, *gpu.mig_devices)
+        if device.foreign_users and not device.owners
+    )
+
+
 def _recent(job: Job, now: datetime, settings: SchedulingSettings) -> list[EvictionRecord]:
     return [e for e in job.status.evictions if e.time is not None and now - e.time <= settings.fault_window]
 
