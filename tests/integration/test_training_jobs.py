@@ -17,9 +17,9 @@ def test_single_gpu_job_runs_to_its_end(team: Team):
 
     status = team.wait_phase("one", "Succeeded")
 
+    wait_until(lambda: "finalizers" not in team.pods("one")[0]["metadata"], 10)
     pod = team.pods("one")[0]
     assert pod["metadata"]["name"] == "one-1-0"
-    assert "finalizers" not in pod["metadata"]
     assert pod["spec"]["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
     assert status["attempt"] == 1
     assert status["usage"]["gpuSeconds"] >= 1
@@ -144,13 +144,15 @@ def test_lost_node_requeues_without_counting_a_failure(team: Team, cluster: Loca
     assert [p["spec"]["nodeName"] for p in team.live_pods("move") if p["metadata"]["name"] == "move-2-0"] == ["h100-0"]
 
 
-def test_gang_that_cannot_bind_is_taken_back_whole(team: Team):
-    team.submit("stuck", numNodes=2, checkpoint={"claimName": "does-not-exist"})
+def test_gang_that_cannot_bind_is_taken_back_whole(team: Team, cluster: LocalCluster):
+    offer_volumes(cluster, 0)
+    Desks(team).claim_volume("too-large", "1Pi")
+    team.submit("stuck", numNodes=2, checkpoint={"claimName": "too-large"})
 
     status = team.wait_phase("stuck", "Restarting", within=30)
 
     assert status["lastFailure"]["reason"] == "BindTimeout"
-    assert "does-not-exist" in status["lastFailure"]["message"]
+    assert "persistent volumes to bind" in status["lastFailure"]["message"]
     wait_until(lambda: not team.pods("stuck"), 10)
 
 

@@ -80,12 +80,12 @@ class Desks:
         """Whether `status.queue` says so."""
         return what in self.status(name).get("queue", {}).get("message", "")
 
-    def claim_volume(self, name: str) -> None:
+    def claim_volume(self, name: str, size: str = "1Gi") -> None:
         """A claim that belongs to no workspace."""
         spec = {
             "accessModes": ["ReadWriteOnce"],
             "storageClassName": CLASS,
-            "resources": {"requests": {"storage": "1Gi"}},
+            "resources": {"requests": {"storage": size}},
         }
         self.team.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec})
 

@@ -80,7 +80,7 @@ IN_FLIGHT = "sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting)"
 BY_QUERY = {
     "engine": "custom",
     "metrics": [{"type": "Prometheus", "target": "8", "query": IN_FLIGHT}],
-    "scaleDownDelay": "4s",
+    "scaleDownDelay": "2s",
 }
 
 
@@ -97,9 +97,9 @@ def test_pool_follows_what_prometheus_answers_sleeps_wakes_and_is_held_when_the_
     prometheus.scrape("agent")  # the series end, and with them the answer
     lost = team.wait_condition("chat", "MetricsFresh", "False", within=60)
     failed = operator.metric("stokehold_scrapes_total", source="prometheus", result="failed")
-    # Asked in vain five times more: longer than the delay before a pool shrinks.
+    # Asked in vain three times more: longer than the delay before a pool shrinks.
     wait_until(
-        lambda: operator.metric("stokehold_scrapes_total", source="prometheus", result="failed") > failed + 5, 40
+        lambda: operator.metric("stokehold_scrapes_total", source="prometheus", result="failed") > failed + 2, 40
     )
 
     assert [decision["reason"] for decision in three["decisions"]][-1] == "LoadRose"

@@ -128,8 +128,8 @@ def _register(handlers: kopf.OperatorRegistry, kind: type[Kind], around: Surroun
 
     # The id is the path of the webhook: the chart renders the same. Async, for the caches belong to this thread.
     @kopf.on.validate(GROUP, VERSION, plural, id=plural, operations=["CREATE", "UPDATE"], registry=handlers)
-    async def validate(body: kopf.Body, old: kopf.Body | None, warnings: list[str], **_: Any) -> None:
-        verdict = judge(kind, dict(body), around, old)
+    async def validate(body: kopf.Body, warnings: list[str], **rest: Any) -> None:
+        verdict = judge(kind, dict(body), around, rest.get("old"))
         warnings.extend(verdict.warnings)
         if verdict.refusals:
             raise kopf.AdmissionError("; ".join(verdict.refusals), code=REFUSED)

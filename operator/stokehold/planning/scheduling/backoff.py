@@ -5,12 +5,13 @@ as much as the old one.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
+from stokehold.api.v1alpha1.gpu_node import Gpu, MigDevice
 from stokehold.api.v1alpha1.training_job import Eviction as EvictionRecord
 from stokehold.model.reasons import Eviction
-from stokehold.model.snapshot import Job, ServingPool, Snapshot
+from stokehold.model.snapshot import Job, ServingPool, Sighting, Snapshot
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.lifecycle import End, was_refused
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -53,10 +54,14 @@ def used_by_strangers(snapshot: Snapshot) -> frozenset[str]:
     return frozenset(
         name
         for name, sighting in snapshot.sightings.items()
-        for gpu in sighting.status.gpus
-        for device in (gpu, *gpu.mig_devices)
-        if device.foreign_users and not device.owners
+        if any(device.foreign_users and not device.owners for device in _devices(sighting))
     )
+
+
+def _devices(sighting: Sighting) -> Iterator[Gpu | MigDevice]:
+    for gpu in sighting.status.gpus:
+        yield gpu
+        yield from gpu.mig_devices
 
 
 def _recent(job: Job, now: datetime, settings: SchedulingSettings) -> list[EvictionRecord]:
