@@ -16,19 +16,26 @@ KubeList = tuple[KubeObject, ...]
 Strings = dict[str, str]
 
 Seconds = Annotated[str, Field(pattern=r"^[0-9]+(ms|s|m|h)$")]
+# Who upgrades the driver or changes MIG layouts says so here, and waits until nobody holds the driver open: the label
+# for clients that do not come from the GPU operator, and that of the exporter, which older releases have alone.
+NOT_PAUSED: list[JsonValue] = [
+    {
+        "key": f"nvidia.com/gpu.deploy.{name}",
+        "operator": "NotIn",
+        "values": ["paused-for-driver-upgrade", "paused-for-mig-change"],
+    }
+    for name in ("client", "dcgm-exporter")
+]
 # Of NVIDIA's feature discovery, of node feature discovery, of GKE: each alone says that there is a GPU.
+HAS_GPUS: tuple[dict[str, JsonValue], ...] = (
+    {"key": "nvidia.com/gpu.present", "operator": "In", "values": ["true"]},
+    {"key": "feature.node.kubernetes.io/pci-10de.present", "operator": "In", "values": ["true"]},
+    {"key": "cloud.google.com/gke-accelerator", "operator": "Exists"},
+)
 GPU_NODES: KubeObject = {
     "nodeAffinity": {
         "requiredDuringSchedulingIgnoredDuringExecution": {
-            "nodeSelectorTerms": [
-                {"matchExpressions": [{"key": "nvidia.com/gpu.present", "operator": "In", "values": ["true"]}]},
-                {
-                    "matchExpressions": [
-                        {"key": "feature.node.kubernetes.io/pci-10de.present", "operator": "In", "values": ["true"]}
-                    ]
-                },
-                {"matchExpressions": [{"key": "cloud.google.com/gke-accelerator", "operator": "Exists"}]},
-            ]
+            "nodeSelectorTerms": [{"matchExpressions": [has, *NOT_PAUSED]} for has in HAS_GPUS]
         }
     }
 }
@@ -177,7 +184,7 @@ class Agent(Part):
     runtime_class_name: str = "nvidia"
     """Brings the driver's library into the container. Leave it empty where every container gets it."""
     affinity: KubeObject = GPU_NODES
-    """Which nodes have GPUs."""
+    """Which nodes have GPUs; from one whose driver is about to be replaced the agent goes, so that it can be."""
     node_selector: Strings = {}
     """Labels that its nodes must have besides."""
     tolerations: KubeList = ({"operator": "Exists"},)

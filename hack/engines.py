@@ -47,7 +47,8 @@ class Engines:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
-        self.address = f"http://127.0.0.1:{self._server.server_port}/{{namespace}}/{{pod}}/metrics"
+        self.port: int = self._server.server_port
+        self.address = f"http://127.0.0.1:{self.port}/{{namespace}}/{{pod}}/metrics"
 
     @classmethod
     def start(cls, places: int = 8) -> Self:

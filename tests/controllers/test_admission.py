@@ -1,9 +1,10 @@
 """What the webhook says of objects, on values."""
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from builders import a_queue
+from builders import NOW, a_queue
 from stokehold.api.v1alpha1.dev_workspace import DevWorkspace
 from stokehold.api.v1alpha1.gpu_queue import GPUQueue
 from stokehold.api.v1alpha1.training_job import TrainingJob
@@ -73,3 +74,18 @@ def test_a_signal_that_is_not_measured_yet_is_a_warning():
     assert verdict.refusals == ()
     assert [text.split(" ")[0] for text in verdict.warnings] == ["spec.idle.signals.io:", "spec.idle.signals.terminal:"]
     assert all("never stopped for being idle" in text for text in verdict.warnings)
+
+
+def test_exemption_that_reaches_too_far_is_refused_unless_it_is_there_already():
+    exempt = {"until": "2099-01-01T00:00:00Z", "reason": "mine"}
+    spec = {"image": "x", "idle": {"exempt": exempt}}
+    far = {**a_manifest(), "kind": "DevWorkspace", "spec": spec}
+    near = {**far, "spec": {"image": "x", "idle": {"exempt": {**exempt, "until": "2026-01-31T12:00:00Z"}}}}
+    there = replace(around(), now=lambda: NOW)
+
+    (refusal,) = judge(DevWorkspace, far, there).refusals
+    assert refusal.startswith("spec.idle.exempt.until: 2099-01-01 is too far ahead")
+    assert "at most 30 days from now are allowed" in refusal
+    assert judge(DevWorkspace, far, there, near).refusals == (refusal,)
+    assert judge(DevWorkspace, near, there).refusals == ()
+    assert judge(DevWorkspace, {**far, "spec": {**spec, "running": False}}, there, far).refusals == ()

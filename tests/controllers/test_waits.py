@@ -3,10 +3,12 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from builders import NOW, a_job, a_snapshot
+from builders import GPU, NOW, a_job, a_replica, a_serving_pool, a_snapshot, a_worker
 from kit.workspaces import a_workspace
 from stokehold.api.conditions import ADMITTED
+from stokehold.controllers.fleet import past_queue
 from stokehold.controllers.scheduling import oldest_waits
+from stokehold.model.demand import with_gpu_resource
 from stokehold.model.reasons import Stop
 from stokehold.model.snapshot import Workspace
 from stokehold.model.statuses import Status
@@ -51,3 +53,18 @@ def test_a_workspace_that_is_started_again_has_not_waited_since_its_stop():
 
     waits = told(stopped, waiting_status(stopped, Explanation("WaitingForCapacity", "", ""), 1, NOW - HOUR))
     assert seconds(waits) == 3600
+
+
+def test_pods_that_went_past_the_queue_are_counted_by_what_they_claim_to_be():
+    pool = a_serving_pool(pods=[a_replica(0), a_replica(1, placed_at=NOW), a_replica(2, bound=False)])
+    pool = replace(pool, demand=with_gpu_resource(pool.demand, GPU))
+    stray = a_worker(a_job(), owner_uid="")
+    left_behind = a_worker(a_job("gone"))
+
+    found = past_queue(
+        a_snapshot(
+            [], [], {}, serving_pools={pool.key: pool}, orphans=(stray, left_behind, replace(stray, bound=False))
+        )
+    )
+
+    assert found == {("team-a", "TrainingJob"): 1, ("team-a", "InferencePool"): 1}

@@ -144,3 +144,14 @@ def test_dashboards_and_alerts_are_taken_from_their_folders_as_they_are(home: Pa
     service = one(rendered, "Service")
     selector = one(rendered, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
     assert selector.items() <= service["metadata"]["labels"].items()
+
+
+def test_agent_leaves_a_node_whose_driver_is_about_to_be_replaced(home: Path):
+    spec = one(render(home), "DaemonSet")["spec"]["template"]["spec"]
+    terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+
+    paused = ["paused-for-driver-upgrade", "paused-for-mig-change"]
+    for term in terms:  # one of several is enough for a node, so each must have them
+        absent_or_not_paused = {m["key"]: m["values"] for m in term["matchExpressions"] if m["operator"] == "NotIn"}
+        assert absent_or_not_paused["nvidia.com/gpu.deploy.client"] == paused
+        assert absent_or_not_paused["nvidia.com/gpu.deploy.dcgm-exporter"] == paused

@@ -2,8 +2,11 @@
 
 import pytest
 from hack.cluster import LocalCluster
+from hack.installation import OperatorProcess
 
+from kit.desks import Desks
 from kit.jobs import Team, training_job, wait_until
+from kit.serving import inference_pool
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
 
@@ -69,6 +72,17 @@ def test_data_class_cannot_be_changed(team: Team):
         team.patch("secret", {"dataClass": "public"})
 
 
+def test_exemption_for_ever_is_refused_with_the_longest_that_is_allowed(team: Team):
+    desks = Desks(team)
+    with pytest.raises(RuntimeError, match=r"spec.idle.exempt.until: 2099-01-01 .* at most 30 days from now"):
+        desks.open("mine", idle={"exempt": {"until": "2099-01-01T00:00:00Z", "reason": "mine"}}, running=False)
+
+    desks.open("mine", running=False)
+
+    with pytest.raises(RuntimeError, match=r"spec.idle.exempt.until"):
+        desks.patch("mine", {"idle": {"exempt": {"until": "2099-01-01T00:00:00Z", "reason": "mine"}}})
+
+
 def test_queue_of_another_team_is_never_used(team: Team, cluster: LocalCluster):
     selector = {"matchLabels": {"kubernetes.io/metadata.name": "team-b"}}
     queue = {
@@ -105,6 +119,46 @@ def test_bare_pod_with_our_labels_disturbs_nothing(team: Team):
     status = team.wait_phase("real", "Running")
 
     assert status["attempt"] == 1
+
+
+def test_replica_that_its_tenant_freed_from_the_queue_is_counted_and_flagged(bound: Team, operator: OperatorProcess):
+    bound.submit("holds", numNodes=2, gpusPerNode=8, gpuTypes=["a100-80gb"])
+    bound.wait_phase("holds", "Running")
+    bound.apply(inference_pool("chat", gpusPerReplica=8, gpuTypes=["a100-80gb"], replicas={"min": 1, "max": 1}))
+
+    def of_pool() -> list[str]:
+        return bound.kubectl("get", "pods", "-l", "stokehold.dev/inference-pool=chat", "-o", "name").split()
+
+    wait_until(of_pool, 20)
+    (pod,) = of_pool()
+    bound.kubectl("patch", pod, "--type=merge", "-p", '{"spec":{"schedulingGates":[]}}', "--as=edit-user")
+    wait_until(lambda: "GateRemoved" in bound.events("chat"), 30, lambda: bound.kubectl("get", "gpool", "-o", "yaml"))
+    node = bound.kubectl("get", pod, "-o", "jsonpath={.spec.nodeName}")
+    there = {"spec": {"nodeSelector": {"kubernetes.io/hostname": node}}}
+    bound.submit("beside", gpusPerNode=1, podTemplate=there)
+
+    assert bound.wait_reason("beside", "WaitingForCapacity")["details"]["available"] == 0
+    assert operator.metric("stokehold_pods_past_queue", namespace=bound.namespace, kind="InferencePool") == 1
+    bound.kubectl("delete", "gpool", "chat", "--cascade=foreground")
+
+
+def test_bare_pod_with_our_labels_on_a_node_of_its_own_choice_is_counted_and_flagged(
+    team: Team, operator: OperatorProcess
+):
+    labels = {"stokehold.dev/job": "real", "stokehold.dev/attempt": "1", "stokehold.dev/index": "0"}
+    asks = {"limits": {"nvidia.com/gpu": "8"}}
+    spec = {"nodeName": "a100-0", "containers": [{"name": "c", "image": "x", "resources": asks}]}
+    claims_to_be = {"name": "fake", "labels": labels, "annotations": {"stokehold.dev/gang": '{"size":1}'}}
+    team.apply({"apiVersion": "v1", "kind": "Pod", "metadata": claims_to_be, "spec": spec})
+    wait_until(lambda: team.pods()[0]["status"]["phase"] == "Running", 10)
+
+    team.submit("real", numNodes=2, gpusPerNode=8, gpuTypes=["a100-80gb"])
+    assert team.wait_reason("real", "WaitingForCapacity")["details"]["available"] == 8
+    team.submit("witness", gpusPerNode=8, gpuTypes=["a100-80gb"])
+
+    team.wait_phase("witness", "Running")
+    assert team.nodes_of("witness") == ["a100-1"]
+    assert operator.metric("stokehold_pods_past_queue", namespace=team.namespace, kind="TrainingJob") == 1
 
 
 def test_namespace_deletion_in_full_flight_is_clean(team: Team, cluster: LocalCluster, operator):

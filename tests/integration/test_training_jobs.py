@@ -6,6 +6,7 @@ import pytest
 from hack.cluster import LocalCluster
 from hack.installation import OperatorProcess
 
+from kit.desks import Desks, offer_volumes, place_volume
 from kit.jobs import Team, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
@@ -16,7 +17,7 @@ def test_single_gpu_job_runs_to_its_end(team: Team):
 
     status = team.wait_phase("one", "Succeeded")
 
-    wait_until(lambda: "finalizers" not in team.pods("one")[0]["metadata"], 5)
+    wait_until(lambda: "finalizers" not in team.pods("one")[0]["metadata"], 10)
     pod = team.pods("one")[0]
     assert pod["metadata"]["name"] == "one-1-0"
     assert pod["spec"]["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
@@ -143,13 +144,15 @@ def test_lost_node_requeues_without_counting_a_failure(team: Team, cluster: Loca
     assert [p["spec"]["nodeName"] for p in team.live_pods("move") if p["metadata"]["name"] == "move-2-0"] == ["h100-0"]
 
 
-def test_gang_that_cannot_bind_is_taken_back_whole(team: Team):
-    team.submit("stuck", numNodes=2, checkpoint={"claimName": "does-not-exist"})
+def test_gang_that_cannot_bind_is_taken_back_whole(team: Team, cluster: LocalCluster):
+    offer_volumes(cluster, 0)
+    Desks(team).claim_volume("too-large", "1Pi")
+    team.submit("stuck", numNodes=2, checkpoint={"claimName": "too-large"})
 
     status = team.wait_phase("stuck", "Restarting", within=30)
 
     assert status["lastFailure"]["reason"] == "BindTimeout"
-    assert "does-not-exist" in status["lastFailure"]["message"]
+    assert "persistent volumes to bind" in status["lastFailure"]["message"]
     wait_until(lambda: not team.pods("stuck"), 10)
 
 
@@ -215,3 +218,17 @@ def test_quiet_cluster_costs_no_writes(team: Team, operator: OperatorProcess):
 
     assert operator.metric("stokehold_actions_total") == before
     assert operator.logged("error") == []
+
+
+def test_job_waits_for_the_claim_of_its_checkpoints_and_runs_where_its_volume_is(team: Team, cluster: LocalCluster):
+    offer_volumes(cluster, 0)
+    place_volume(cluster, f"ckpt-{team.namespace}", (team.namespace, "ckpt"), "h100-2")
+    team.submit("saves", checkpoint={"claimName": "ckpt"})
+    queue = team.wait_reason("saves", "VolumeUnavailable")
+    assert queue["message"] == "there is no volume claim ckpt"
+    assert not team.pods("saves")
+
+    Desks(team).claim_volume("ckpt")
+    team.wait_phase("saves", "Running", within=60)
+
+    assert team.nodes_of("saves") == ["h100-2"]

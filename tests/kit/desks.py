@@ -1,7 +1,9 @@
 """A namespace on a local cluster, with what tests of DevWorkspaces do there, and volumes for them to bind."""
 
 import json
+import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from hack.cluster import LocalCluster
@@ -54,6 +56,12 @@ class Desks:
     def phase(self, name: str) -> str:
         return str(self.status(name).get("phase", ""))
 
+    def seconds_to_stop(self, name: str) -> float:
+        """Until `status.stopAt`; without one it is far away."""
+        at = self.status(name).get("stopAt")
+        now = datetime.now(UTC)  # noqa: TID251 - against the clock
+        return (datetime.fromisoformat(at) - now).total_seconds() if at else math.inf
+
     def condition(self, name: str, kind: str = "Idle") -> Object:
         return next((c for c in self.status(name).get("conditions", ()) if c["type"] == kind), {})
 
@@ -72,12 +80,12 @@ class Desks:
         """Whether `status.queue` says so."""
         return what in self.status(name).get("queue", {}).get("message", "")
 
-    def claim_volume(self, name: str) -> None:
+    def claim_volume(self, name: str, size: str = "1Gi") -> None:
         """A claim that belongs to no workspace."""
         spec = {
             "accessModes": ["ReadWriteOnce"],
             "storageClassName": CLASS,
-            "resources": {"requests": {"storage": "1Gi"}},
+            "resources": {"requests": {"storage": size}},
         }
         self.team.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec})
 

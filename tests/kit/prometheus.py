@@ -26,7 +26,7 @@ class Prometheus:
         self._directory = directory
         self._log = directory / "prometheus.log"
         (port,) = choose(("prometheus",), ()).values()
-        self._url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         config = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(path) for path in rules],
@@ -57,7 +57,7 @@ class Prometheus:
         while time.monotonic() < deadline:
             assert server._process.poll() is None, server._log.read_text()
             try:
-                with urllib.request.urlopen(f"{server._url}/-/ready", timeout=5):  # noqa: S310 - loopback
+                with urllib.request.urlopen(f"{server.url}/-/ready", timeout=5):  # noqa: S310 - loopback
                     return server
             except OSError:
                 time.sleep(0.1)
@@ -96,6 +96,6 @@ class Prometheus:
         return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
 
     def _get(self, path: str, **query: str) -> Any:
-        url = f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
+        url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
         with urllib.request.urlopen(url, timeout=20) as reply:  # noqa: S310 - loopback
             return json.load(reply)["data"]

@@ -6,6 +6,8 @@ from typing import Any
 
 from kit.jobs import Object, Team, wait_until
 
+BY_ENGINE = {"metrics": [{"type": "Concurrency", "target": "8"}], "scaleDownDelay": "4s", "drainSeconds": 2}
+
 
 @dataclass(frozen=True)
 class ServingTeam(Team):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import A100, GPU, NOW, a_job, a_node, a_pool, a_snapshot
+from kit.workspaces import a_sighting
 from stokehold.model.actions import AdmitJob, FinishJob, WriteStatus
 from stokehold.model.snapshot import Job, Pod, PriorityClass, Snapshot, Worker
 from stokehold.planning.scheduling.plan import plan_scheduling
@@ -215,3 +216,19 @@ def test_no_plan_overbooks_splits_a_gang_or_depends_on_order(nodes: list, jobs: 
 
 def _placements(actions: list[object]) -> set[tuple[str, tuple[str, ...]]]:
     return {(a.job.name, a.placement.nodes) for a in actions if isinstance(a, AdmitJob)}
+
+
+@pytest.mark.parametrize(
+    ("owners", "others_use", "chosen"),
+    [((), 0, "n2"), ((), 8, "n1"), (({"pod": "ada-0", "namespace": "team-a", "container": "main"},), 0, "n1")],
+    ids=["elsewhere", "nowhere else", "an owned GPU is given to nobody"],
+)
+def test_nodes_on_which_a_stranger_uses_a_free_gpu_come_last(owners: tuple, others_use: int, chosen: str):
+    device = {"uuid": "GPU-5", "owners": owners, "foreignUsers": [{"namespace": "team-b", "pod": "miner"}]}
+    used = {"n1": {GPU: 1}, "n2": {GPU: others_use}}  # n1 is the tighter fit
+
+    snapshot = a_snapshot(
+        [a_node("n1"), a_node("n2")], [a_job()], used, sightings={"n1": a_sighting(device, heard=NOW, node="n1")}
+    )
+
+    assert [a.placement.nodes for a in plan_scheduling(snapshot, SETTINGS) if isinstance(a, AdmitJob)] == [(chosen,)]

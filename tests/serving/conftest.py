@@ -1,4 +1,4 @@
-"""One operator for each file, told to ask the test's engines; each test has a namespace of its own."""
+"""One operator for all files, told to ask the test's engines or a real Prometheus; each test has its own namespace."""
 
 import itertools
 from collections.abc import Iterator
@@ -9,12 +9,13 @@ from hack.engines import Engines
 from hack.installation import OperatorProcess
 
 from kit.operators import one_operator
+from kit.prometheus import Prometheus
 from kit.serving import ServingTeam
 
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def shared_engines() -> Iterator[Engines]:
     engines = Engines.start()
     yield engines
@@ -28,11 +29,27 @@ def engines(shared_engines: Engines) -> Engines:
     return shared_engines
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    server = Prometheus.start(tmp_path_factory.mktemp("prometheus"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def gateway(prometheus: Prometheus, engines: Engines) -> Iterator[Engines]:
+    """The engines as one gateway before all replicas, which Prometheus scrapes: to scrape them is to have a share."""
+    prometheus.scrape("agent", engines.port)
+    yield engines
+    prometheus.scrape("agent")
+
+
+@pytest.fixture(scope="package")
 def operator(
-    cluster: LocalCluster, shared_engines: Engines, tmp_path_factory: pytest.TempPathFactory
+    cluster: LocalCluster, shared_engines: Engines, prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
     options = ["--scrape-via", shared_engines.address, "--scrape-interval", "2s", "--bind-timeout", "8s"]
+    options += ["--prometheus-url", prometheus.url]
     with one_operator(cluster, tmp_path_factory.mktemp("operator"), options) as running:
         yield running
 

@@ -1,6 +1,5 @@
 """InferencePools on a real control plane, with the operator as a process and engines that are real HTTP servers."""
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -9,12 +8,12 @@ from hack.engines import Engines
 from hack.installation import OperatorProcess
 
 from kit.jobs import wait_until
-from kit.serving import ServingTeam, inference_pool
+from kit.prometheus import Prometheus
+from kit.serving import BY_ENGINE, ServingTeam
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
 
 GPU = "nvidia.com/gpu"
-BY_ENGINE = {"metrics": [{"type": "Concurrency", "target": "8"}], "scaleDownDelay": "4s", "drainSeconds": 2}
 
 
 @pytest.fixture
@@ -77,6 +76,39 @@ def test_metrics_that_vanish_hold_the_pool_and_their_return_in_the_other_spellin
     assert len(held["decisions"]) == decided
 
 
+IN_FLIGHT = "sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting)"
+BY_QUERY = {
+    "engine": "custom",
+    "metrics": [{"type": "Prometheus", "target": "8", "query": IN_FLIGHT}],
+    "scaleDownDelay": "2s",
+}
+
+
+def test_pool_follows_what_prometheus_answers_sleeps_wakes_and_is_held_when_the_answer_is_empty(
+    team: ServingTeam, gateway: Engines, prometheus: Prometheus, operator: OperatorProcess
+):
+    gateway.clients = 20
+    team.serve("chat", replicas={"min": 0, "max": 4}, scaling=BY_QUERY)
+    three = team.wait_replicas("chat", 3)
+    gateway.clients = 0
+    asleep = team.wait_replicas("chat", 0, within=60)
+    gateway.clients = 9
+    awake = team.wait_replicas("chat", 2)
+    prometheus.scrape("agent")  # the series end, and with them the answer
+    lost = team.wait_condition("chat", "MetricsFresh", "False", within=60)
+    failed = operator.metric("stokehold_scrapes_total", source="prometheus", result="failed")
+    # Asked in vain three times more: longer than the delay before a pool shrinks.
+    wait_until(
+        lambda: operator.metric("stokehold_scrapes_total", source="prometheus", result="failed") > failed + 2, 40
+    )
+
+    assert [decision["reason"] for decision in three["decisions"]][-1] == "LoadRose"
+    assert (asleep["decisions"][-1]["reason"], asleep["phase"]) == ("NoLoad", "Zero")
+    assert awake["decisions"][-1]["replicas"] == 2
+    assert "the result is empty" in lost["message"]
+    assert team.pool_status("chat")["desiredReplicas"] == 2
+
+
 def test_children_belong_to_the_pool_and_follow_its_spec(team: ServingTeam):
     team.serve("chat", scaling={"drainSeconds": 40}, disruption={"minAvailable": "50%"}, replicas={"min": 2, "max": 2})
     team.wait_replicas("chat", 2)
@@ -110,36 +142,6 @@ def test_children_belong_to_the_pool_and_follow_its_spec(team: ServingTeam):
 
     team.kubectl("delete", "gpool", "chat")
     wait_until(lambda: not team.kubectl("get", "deployments,services,pdb,pods", "-o", "name"), 40)
-
-
-def test_number_that_somebody_else_writes_on_the_deployment_is_undone(team: ServingTeam):
-    team.serve("chat", replicas={"min": 2, "max": 2})
-    team.wait_replicas("chat", 2)
-
-    team.kubectl("scale", "deployment", "chat", "--replicas=5")
-
-    wait_until(lambda: team.child("deployment", "chat")["spec"]["replicas"] == 2, 20)
-    team.wait_replicas("chat", 2)
-    assert len(team.pool_status("chat")["decisions"]) == 1
-
-
-def test_external_mode_takes_the_number_of_the_scale_subresource_alone(team: ServingTeam, engines: Engines):
-    engines.clients = 100
-    team.serve("chat", replicas={"min": 1, "max": 3}, scaling={**BY_ENGINE, "mode": "External"})
-    team.wait_replicas("chat", 1)
-
-    team.kubectl("scale", "gpool", "chat", "--replicas=2")
-    two = team.wait_replicas("chat", 2)
-    team.kubectl("scale", "gpool", "chat", "--replicas=9")
-    three = team.wait_replicas("chat", 3)
-    path = f"/apis/stokehold.dev/v1alpha1/namespaces/{team.namespace}/inferencepools/chat/scale"
-    scale = json.loads(team.cluster.kubectl("get", "--raw", path))
-
-    assert two["decisions"][-1]["reason"] == "ExternalScale"
-    assert three["desiredReplicas"] == 3
-    assert team.condition("chat", "MetricsFresh")["reason"] == "External"
-    assert scale["spec"]["replicas"] == 9
-    assert scale["status"] == {"replicas": 3, "selector": "stokehold.dev/inference-pool=chat"}
 
 
 def test_full_cluster_lets_replicas_wait_with_a_reason_behind_the_gate(team: ServingTeam, node: str):
@@ -252,67 +254,6 @@ def test_metrics_of_the_operator_tell_of_the_pool(team: ServingTeam, operator: O
     assert operator.metric("stokehold_scrapes_total", source="pod", result="ok") > 0
     assert operator.metric("stokehold_inference_pool_decisions_total", reason="Created") > 0
     assert operator.metric("stokehold_inference_pool_load_age_seconds", **labels) < 10
-
-
-def test_two_hands_on_replicas_end_in_peace_and_name_the_other(team: ServingTeam):
-    team.serve("chat", replicas={"min": 3, "max": 3})
-    team.wait_replicas("chat", 3)
-
-    def fight() -> bool:
-        team.kubectl("patch", "deployment", "chat", "--field-manager=gitops", "-p", '{"spec":{"replicas":2}}')
-        return team.condition("chat", "ScalingActive").get("status") == "False"
-
-    wait_until(fight, 40, lambda: team.pool_status("chat"))
-
-    condition = team.condition("chat", "ScalingActive")
-    assert condition["reason"] == "OtherWriter"
-    assert "gitops keeps writing spec.replicas to 2" in condition["message"]
-    assert "OtherWriter" in team.events("chat")
-    assert team.child("deployment", "chat")["spec"]["replicas"] == 2
-    assert team.pool_status("chat")["desiredReplicas"] == 3
-
-
-def test_pods_that_somebody_else_shaped_are_restored_and_a_restart_is_let_through(team: ServingTeam):
-    team.serve("chat", replicas={"min": 1, "max": 1})
-    team.wait_replicas("chat", 1)
-
-    def container() -> dict:
-        return team.child("deployment", "chat")["spec"]["template"]["spec"]["containers"][0]
-
-    team.kubectl("set", "resources", "deployment", "chat", "--requests=cpu=3")
-    wait_until(lambda: "cpu" not in container()["resources"].get("requests", {}), 20, container)
-    team.kubectl("set", "image", "deployment/chat", "main=registry.local/evil:1")
-    wait_until(lambda: container()["image"] == "registry.local/serve:1", 20, container)
-
-    team.kubectl("rollout", "restart", "deployment/chat")
-    generation = team.child("deployment", "chat")["metadata"]["generation"]
-    wait_until(lambda: team.child("deployment", "chat")["status"].get("updatedReplicas") == 1, 20)
-    team.wait_replicas("chat", 1)
-    after = team.child("deployment", "chat")
-    assert after["metadata"]["generation"] == generation
-    assert "kubectl.kubernetes.io/restartedAt" in after["spec"]["template"]["metadata"]["annotations"]
-
-
-def test_manifest_that_is_applied_again_and_again_changes_nothing(team: ServingTeam, engines: Engines):
-    engines.clients = 20
-    manifest = json.dumps(inference_pool("chat", scaling=BY_ENGINE))
-    apply = ("apply", "--server-side", "--force-conflicts", "--field-manager=gitops", "-f", "-")
-    team.kubectl(*apply, text=manifest)
-    team.wait_replicas("chat", 3)
-    generation = team.child("deployment", "chat")["metadata"]["generation"]
-
-    for _ in range(5):
-        team.kubectl(*apply, text=manifest)
-
-    assert team.wait_replicas("chat", 3)["decisions"][-1]["replicas"] == 3
-    assert team.child("deployment", "chat")["metadata"]["generation"] == generation
-    managers = {entry["manager"]: entry["fieldsV1"] for entry in managed_fields(team, "chat")}
-    assert set(managers["stokehold"]) == {"f:status"}
-
-
-def managed_fields(team: ServingTeam, name: str) -> list[dict]:
-    shown = json.loads(team.kubectl("get", "gpool", name, "-o", "json", "--show-managed-fields"))
-    return list(shown["metadata"]["managedFields"])
 
 
 def test_kubelet_that_refuses_replicas_does_not_fill_the_cluster_with_failed_pods(team: ServingTeam):

@@ -1,6 +1,7 @@
 """A workspace on the real control plane, watched by the real agent process over the NVML test library."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import pytest
@@ -18,13 +19,21 @@ pytestmark = pytest.mark.cluster
 
 def start_agent(desks: Desks, world: World, name: str) -> AgentProcess:
     """The agent of the workspace's node, to which the kubelet says that GPU 0 is the workspace's."""
-    (pod,) = desks.pods(name)
-    meta = pod["metadata"]
-    world.kubelet.give(with_gpus(meta["namespace"], meta["name"], uuid_of(0)))
-    logs = world.pod_logs / f"{meta['namespace']}_{meta['name']}_{meta['uid']}"
-    logs.mkdir(exist_ok=True)
-    kubeconfig = str(desks.team.cluster.kubeconfig)
-    return world.start_agent("--kubeconfig", kubeconfig, "--node-name", pod["spec"]["nodeName"], "--heartbeat", "1s")
+    (agent,) = start_agents(desks, world, name)
+    return agent
+
+
+def start_agents(desks: Desks, world: World, *names: str) -> list[AgentProcess]:
+    """The agents of the workspaces' nodes; the first workspace has GPU 0 of its node, the second GPU 1, and so on."""
+    pods = [desks.pods(name)[0] for name in names]
+    metas = [pod["metadata"] for pod in pods]
+    world.kubelet.give(*(with_gpus(m["namespace"], m["name"], uuid_of(gpu)) for gpu, m in enumerate(metas)))
+    for meta in metas:
+        (world.pod_logs / f"{meta['namespace']}_{meta['name']}_{meta['uid']}").mkdir(exist_ok=True)
+    options = ("--kubeconfig", str(desks.team.cluster.kubeconfig), "--heartbeat", "1s")
+    nodes = [pod["spec"]["nodeName"] for pod in pods]
+    with ThreadPoolExecutor(len(nodes)) as starters:  # all clocks begin together
+        return list(starters.map(lambda node: world.start_agent(*options, "--node-name", node), nodes))
 
 
 def test_idle_workspace_gives_its_gpu_to_waiting_work_keeps_its_files_and_comes_back(desks: Desks, world: World):
@@ -65,31 +74,45 @@ def test_idle_workspace_gives_its_gpu_to_waiting_work_keeps_its_files_and_comes_
     assert desks.claim("ada")["metadata"]["uid"] == claim["metadata"]["uid"]
 
 
-def test_silent_agent_stops_nothing_and_the_clock_goes_on_when_it_speaks_again(
+def test_agents_that_fall_silent_together_stop_nobody_and_the_clocks_go_on_when_they_speak_again(
     desks: Desks, world: World, operator: OperatorProcess
 ):
-    desks.open("bob", idle={"after": "20s"})
-    desks.wait_phase("bob", "Active", "Quiet")
-    agent = start_agent(desks, world, "bob")
-    wait_until(lambda: desks.phase("bob") == "Quiet" and desks.status("bob").get("stopAt"), 30)
+    silenced = ("bob", "ben")
+    world.nvml.count = 3
+    for number, name in enumerate((*silenced, "bea")):
+        there = {"spec": {"nodeSelector": {"kubernetes.io/hostname": f"h100-{number}"}}}
+        desks.open(name, idle={"after": "20s", "warnBefore": "1s"}, podTemplate=there)
+    for name in (*silenced, "bea"):
+        desks.wait_phase(name, "Active", "Quiet")
+    *agents, _ = start_agents(desks, world, *silenced, "bea")
+    wait_until(lambda: desks.seconds_to_stop("bob") <= 4, 60, lambda: desks.status("bob"))
 
-    agent.kill()
-    status = desks.wait_why("bob", "SignalUnknown")
-    assert "silent since" in desks.condition("bob")["message"]
-    assert desks.condition("bob")["status"] == "Unknown"
-    assert "stopAt" not in status
-    assert operator.metric("stokehold_workspaces_unknown") >= 1
-    steadily(lambda: desks.phase("bob") == "Active", 22)
+    for agent in agents:
+        agent.kill()
+    before = {name: desks.wait_why(name, "SignalUnknown") for name in silenced}
+    for name, status in before.items():
+        assert "silent since" in desks.condition(name)["message"]
+        assert desks.condition(name)["status"] == "Unknown"
+        assert "stopAt" not in status
+        assert status["activity"]["quietSeconds"] >= 10
+    assert operator.metric("stokehold_workspaces_unknown") == 2
+    assert operator.metric("stokehold_gpu_nodes", agent="silent") == 2  # of one pool: one alert
+    assert desks.wait_phase("bea", "Stopped")["stopReason"] == "Idle"
+    steadily(lambda: {desks.phase(name) for name in silenced} == {"Active"}, 5)
+    assert not {"IdleWarning", "Stopped"} & {event for name in silenced for event in desks.team.events(name)}
 
-    start_agent(desks, world, "bob")
-    back = desks.wait_phase("bob", "Quiet", "Warned")
-    assert back["activity"]["quietSeconds"] >= status["activity"]["quietSeconds"]
-    assert back["activity"]["quietSeconds"] < 20  # the silence itself is no idle time
-    wait_until(lambda: desks.status("bob")["activity"].get("unknownSeconds", 0) >= 10, 30, lambda: desks.status("bob"))
+    start_agents(desks, world, *silenced)
+    for name, status in before.items():
+        back = desks.wait_phase(name, "Quiet", "Warned")
+        assert back["activity"]["quietSeconds"] >= status["activity"]["quietSeconds"]
+        assert back["activity"]["quietSeconds"] < 20  # the silence itself is no idle time
+    wait_until(lambda: desks.status("bob")["activity"].get("unknownSeconds", 0) >= 5, 30, lambda: desks.status("bob"))
     _die_between_the_two_writes_of_a_stop(desks, operator, "bob")
-    assert desks.wait_phase("bob", "Stopped", within=60)["stopReason"] == "Idle"
-    events = desks.team.events("bob")
-    assert (events.count("IdleWarning"), events.count("Stopped")) == (1, 1)
+    for name in silenced:
+        assert desks.wait_phase(name, "Stopped", within=60)["stopReason"] == "Idle"
+        events = desks.team.events(name)
+        assert (events.count("IdleWarning"), events.count("Stopped")) == (1, 1)
+        assert "its owner was warned at" in desks.get(name)["metadata"]["annotations"]["stokehold.dev/stopped"]
 
 
 def _die_between_the_two_writes_of_a_stop(desks: Desks, operator: OperatorProcess, name: str) -> None:
@@ -157,6 +180,18 @@ def test_days_off_are_read_a_stop_by_its_owner_and_a_volume_that_goes_or_is_lost
     assert not desks.pods("kim")
     desks.annotate("kim", "fresh-volume", "kim-home")
     desks.wait_phase("kim", "Active", "Quiet")
+    desks.set_running("kim", False)
+    desks.wait_phase("kim", "Stopped")
+
+    volume = desks.claim("kim")["spec"]["volumeName"]
+    cluster.kubectl("delete", "pv", volume, "--wait=false")
+    cluster.kubectl("patch", "pv", volume, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    wait_until(lambda: desks.claim("kim")["status"]["phase"] == "Lost", 30, lambda: desks.claim("kim"))
+    desks.set_running("kim", True)
+    wait_until(lambda: desks.waits_for("kim", "the volume behind its claim kim-home is lost"), 30)
+    assert desks.status("kim")["queue"]["reason"] == "VolumeUnavailable"
+    assert "stokehold.dev/fresh-volume=kim-home" in desks.status("kim")["queue"]["nextStep"]
+    assert not desks.pods("kim")
 
 
 def test_volume_grows_where_it_may_and_its_workspace_starts_where_it_is_or_waits(desks: Desks, cluster: LocalCluster):
@@ -193,6 +228,55 @@ def test_volume_grows_where_it_may_and_its_workspace_starts_where_it_is_or_waits
     finally:
         cluster.kubectl("uncordon", "a100-1")
     desks.wait_phase("eve", "Active", "Quiet")
+
+
+def test_pod_on_a_dead_node_is_waited_for_by_name_and_holds_its_gpu_until_it_has_gone(
+    desks: Desks, cluster: LocalCluster
+):
+    desks.open("ivy", gpuTypes=["a100-80gb"])
+    node = desks.wait_phase("ivy", "Active", "Quiet")["placement"]["node"]
+    cluster.set_silent(node)
+    try:
+        desks.set_running("ivy", False)
+        desks.wait_phase("ivy", "Stopping")
+        before = desks.status("ivy")["activity"]
+        desks.set_running("ivy", True)
+        told = f"its pod ivy-0 on {node} has not gone yet"
+        wait_until(lambda: desks.waits_for("ivy", told), 30, lambda: desks.status("ivy"))
+        assert desks.status("ivy")["queue"]["reason"] == "WaitingForTerminatingPods"
+        assert desks.status("ivy")["activity"] == before  # the idle clock stands
+        assert len(desks.pods("ivy")) == 1
+        cluster.kubectl("cordon", node)  # as its controller would taint it
+        desks.team.kubectl("delete", "pod", "ivy-0", "--force", "--grace-period=0")
+        again = desks.wait_phase("ivy", "Active", "Quiet")
+        assert again["placement"]["node"] != node
+    finally:
+        cluster.set_heard(node)
+        cluster.kubectl("uncordon", node)
+
+
+def test_refused_pod_gives_its_gpus_to_waiting_work_and_its_workspace_says_who_refuses_it(desks: Desks):
+    desks.open("max", gpus=8, gpuTypes=["a100-80gb"])
+    node = desks.wait_phase("max", "Active", "Quiet")["placement"]["node"]
+    pinned = {"spec": {"nodeSelector": {"kubernetes.io/hostname": node}}}
+    desks.team.submit("waits", gpusPerNode=8, podTemplate=pinned, resources={"requests": {"cpu": "1"}})
+    desks.team.wait_reason("waits", "WaitingForCapacity")
+
+    desks.team.kubectl("create", "quota", "none", "--hard=requests.cpu=1")  # what names no CPU is refused
+    desks.team.kubectl("delete", "pod", "max-0", "--wait=false")
+    desks.wait_phase("max", "Pending", within=60)
+    assert desks.status("max")["failedStarts"] == 1
+    assert "TakenBack" in desks.team.events("max")
+    desks.team.wait_phase("waits", "Running")
+    desks.team.kubectl("delete", "tj", "waits")
+    wait_until(
+        lambda: desks.waits_for("max", "failed quota: none: must specify requests.cpu"), 30, lambda: desks.status("max")
+    )
+    assert desks.status("max")["queue"]["reason"] == "CreationRefused"
+    assert not desks.pods("max")
+
+    desks.team.kubectl("delete", "quota", "none")
+    assert "failedStarts" not in desks.wait_phase("max", "Active", "Quiet", within=60)
 
 
 def test_node_that_goes_is_left_for_another(desks: Desks, cluster: LocalCluster):

@@ -81,7 +81,14 @@ def read_job(raw: wire.OwnKind, known: "Job | Unreadable | None" = None) -> "Job
             spec, status, demand = parsed.spec, parsed.status or TrainingJobStatus(), demand_of(parsed.spec)
     except ValueError as error:
         return Unreadable(meta.namespace, meta.name, meta.uid, meta.resource_version, _first_line(error))
-    return Job(**_identity(meta), spec=spec, status=status, demand=demand, proof=_proof(meta.annotations, status))
+    return Job(
+        **_identity(meta),
+        spec=spec,
+        status=status,
+        demand=demand,
+        claims=claims_of(spec),
+        proof=_proof(meta.annotations, status),
+    )
 
 
 def read_queue(raw: wire.OwnKind) -> Queue:

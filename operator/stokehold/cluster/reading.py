@@ -7,6 +7,7 @@ import msgspec
 
 from stokehold.api.names import (
     ATTEMPT_LABEL,
+    GROUP,
     INDEX_LABEL,
     JOB_LABEL,
     MAIN_CONTAINER,
@@ -28,10 +29,11 @@ from stokehold.cluster.annotations import (
 )
 from stokehold.cluster.ownership import REPLICAS, other_writer
 from stokehold.cluster.ownership import TEMPLATE as TEMPLATE_SPEC
-from stokehold.cluster.resources import FIELD_MANAGER
+from stokehold.cluster.resources import FIELD_MANAGER, INFERENCE_POOLS
 from stokehold.model import accounting
 from stokehold.model.demand import Terms, terms_of
 from stokehold.model.snapshot import (
+    Autoscaler,
     Holidays,
     Member,
     Namespace,
@@ -198,6 +200,16 @@ def read_serving_owner(raw: wire.Child) -> str | None:
     if meta.deletion_timestamp is not None or SERVING_LABEL not in meta.labels:
         return None
     return next((ref.uid for ref in meta.owner_references if ref.controller), None)
+
+
+def read_autoscaler(raw: wire.Autoscaler) -> Autoscaler | None:
+    """An autoscaler that scales one of our pools; None for all others, and for what is on its way out."""
+    target = raw.spec.scale_target_ref
+    ours = (target.kind, target.api_version.partition("/")[0]) == (INFERENCE_POOLS.kind, GROUP)
+    if not ours or raw.metadata.deletion_timestamp is not None:
+        return None
+    can = any(one.type == "ScalingActive" and one.status == "True" for one in raw.status.conditions)
+    return Autoscaler(raw.metadata.name, target.name, can or raw.status.last_scale_time is not None)
 
 
 def _worker(meta: wire.Metadata) -> Worker | None:

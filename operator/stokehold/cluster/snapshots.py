@@ -6,7 +6,7 @@ belong to which job. A snapshot is then a few shallow copies, so planners may ta
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -19,6 +19,7 @@ from stokehold.model.capacity import Answer, Listing
 from stokehold.model.demand import Terms, with_gpu_resource, within
 from stokehold.model.load import PoolLoad
 from stokehold.model.snapshot import (
+    Autoscaler,
     Claim,
     Holidays,
     Job,
@@ -45,6 +46,16 @@ W = TypeVar("W", Job, Workspace, ServingPool)
 S = TypeVar("S", Workspace, ServingPool)
 Wake = Callable[[], None]
 Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the API server said when it refused an object's children last, and how often it did for this spec."""
+
+    message: str
+    at: datetime
+    generation: int
+    times: int
 
 
 class Shelf(Generic[T]):
@@ -286,11 +297,13 @@ class Cluster:
         """By name: those that not all nodes can reach."""
         self.serving_services = Owners(wake)
         self.disruption_budgets = Owners(wake)
+        self.autoscalers: Namespaced[Autoscaler] = Namespaced(wake)
         self.loads: dict[Key, PoolLoad] = {}
         """Of the serving pools, as the scraper has gathered them."""
         self.notebooks: dict[Key, Notebook] = {}
         """What Jupyter servers have said, kept by their prober."""
-        self._refusals: dict[str, tuple[str, datetime]] = {}
+        self._refusals: dict[str, Refusal] = {}
+        """By uid of the owner."""
         self._refused_sizes: dict[str, str] = {}
         """By uid of the workspace; a new process asks once more."""
         self._told: dict[str, frozenset[str]] = {}
@@ -347,10 +360,10 @@ class Cluster:
 
     def note_refusal(self, owner: OwnObject, message: str) -> None:
         """Remember in whose words the API server refused an object's children; an empty message forgets it."""
+        before = self._refusals.pop(owner.uid, None)
         if message:
-            self._refusals[owner.uid] = (message, self._clock())
-        else:
-            self._refusals.pop(owner.uid, None)
+            times = before.times if before is not None and before.generation == owner.generation else 0
+            self._refusals[owner.uid] = Refusal(message, self._clock(), owner.generation, times + 1)
 
     def note_refused_size(self, workspace: Workspace, size: str) -> None:
         """Remember that the workspace's volume cannot grow to this size."""
@@ -362,7 +375,10 @@ class Cluster:
 
     def snapshot(self) -> Snapshot:
         """The cluster now."""
-        jobs = {key: self._complete(job, self.pods.by_owner.get(job.uid)) for key, job in self.jobs.values.items()}
+        jobs = {
+            key: self._with_claims(self._complete(job, self.pods.by_owner.get(job.uid)))
+            for key, job in self.jobs.values.items()
+        }
         workspaces = {key: self._with_holidays(self._with_volume(w)) for key, w in self.workspaces.values.items()}
         serving = {pool.key: pool for pool in self.pools_with_pods()}
         self._forget_refusals([*jobs.values(), *workspaces.values(), *serving.values()])
@@ -394,14 +410,37 @@ class Cluster:
         """The serving pools as a snapshot has them."""
         reached, guarded = self.serving_services.uids(), self.disruption_budgets.uids()
         pools = [self._with_pod_set(pool, self.deployments) for pool in self.serving_pools.values.values()]
-        return [replace(p, has_service=p.uid in reached, has_budget=p.uid in guarded) for p in pools]
+        others = {(key[0], found.pool): found for key, found in sorted(self.autoscalers.values.items(), reverse=True)}
+        return [
+            replace(p, has_service=p.uid in reached, has_budget=p.uid in guarded, autoscaler=others.get(p.key))
+            for p in pools
+        ]
 
     def _complete(self, owner: W, pods: dict[Key, Pod] | None) -> W:
         refusal = self._refusals.get(owner.uid) if self._refusals else None
+        if refusal is not None and refusal.generation != owner.generation:
+            refusal = None  # whoever has changed the spec need not wait
         if pods is None and refusal is None:
             return owner
-        message, at = refusal or ("", None)
-        return replace(owner, pods=tuple((pods or {}).values()), create_error=message, create_failed_at=at)
+        complete = replace(owner, pods=tuple((pods or {}).values()))
+        if refusal is None:
+            return complete
+        return replace(
+            complete,
+            create_error=refusal.message,
+            create_failed_at=refusal.at,
+            create_failures=refusal.times,
+        )
+
+    def _with_claims(self, job: Job) -> Job:
+        if not job.claims:
+            return job
+        reach = tuple(self._reach(job.namespace, job.claims))
+        demand = within(job.demand, *(terms for _, terms in reach)) if reach else job.demand
+        return replace(job, volumes=self._named(job), reach=reach, demand=demand)
+
+    def _named(self, owner: Job | Workspace) -> tuple[tuple[str, VolumeClaim | None], ...]:
+        return tuple((name, self.volume_claims.values.get((owner.namespace, name))) for name in owner.claims)
 
     def _with_volume(self, workspace: Workspace) -> Workspace:
         complete = self._with_pod_set(workspace, self.stateful_sets)
@@ -410,6 +449,8 @@ class Cluster:
         if volume is not None:
             refused = self._refused_sizes.get(workspace.uid, "")
             complete = replace(complete, volume=replace(volume, refused_size=refused))
+        if workspace.claims:
+            complete = replace(complete, volumes=self._named(workspace))
         reach = tuple(self._reach(workspace.namespace, (home, *workspace.claims)))
         if not reach:
             return complete

@@ -263,6 +263,35 @@ class Volume(msgspec.Struct):
     spec: VolumeSpec = msgspec.field(default_factory=VolumeSpec)
 
 
+class ScaleTarget(msgspec.Struct, rename="camel"):
+    """What an autoscaler scales."""
+
+    kind: str = ""
+    name: str = ""
+    api_version: str = ""
+
+
+class AutoscalerSpec(msgspec.Struct, rename="camel"):
+    """What an autoscaler scales; by what is its own affair."""
+
+    scale_target_ref: ScaleTarget = msgspec.field(default_factory=ScaleTarget)
+
+
+class AutoscalerStatus(msgspec.Struct, rename="camel"):
+    """Whether an autoscaler has set a number yet, or can."""
+
+    last_scale_time: datetime | None = None
+    conditions: list[Condition] = []
+
+
+class Autoscaler(msgspec.Struct):
+    """A HorizontalPodAutoscaler."""
+
+    metadata: Metadata
+    spec: AutoscalerSpec = msgspec.field(default_factory=AutoscalerSpec)
+    status: AutoscalerStatus = msgspec.field(default_factory=AutoscalerStatus)
+
+
 class PodTemplate(msgspec.Struct):
     """The template of a PodSet, its node affinity alone."""
 

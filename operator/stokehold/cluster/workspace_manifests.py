@@ -71,6 +71,13 @@ def stateful_set(workspace: Workspace, placement: Placement) -> Manifest:
     }
 
 
+def pod(workspace: Workspace, placement: Placement) -> Manifest:
+    """The pod that its StatefulSet's controller will create there, as far as a quota or a policy looks at it."""
+    template = _template(workspace, placement)
+    metadata = {"generateName": f"{names.workspace_name(workspace.name)}-", "namespace": workspace.namespace}
+    return {"apiVersion": "v1", "kind": "Pod", **template, "metadata": {**template["metadata"], **metadata}}
+
+
 def _template(workspace: Workspace, placement: Placement) -> Manifest:
     shaped = shaped_pod(workspace.spec, workspace.spec.gpus, "Always")
     spec = shaped["spec"]

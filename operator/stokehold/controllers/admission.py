@@ -8,9 +8,10 @@ refuse again as a reason to wait: the webhook is the quicker answer, never the o
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, cast
 
 import aiohttp
@@ -26,9 +27,11 @@ from stokehold.api.v1alpha1.gpu_queue import GPUQueue
 from stokehold.api.v1alpha1.inference_pool import InferencePool
 from stokehold.api.v1alpha1.training_job import TrainingJob
 from stokehold.cluster.connection import Connection
+from stokehold.controllers import clock
 from stokehold.controllers.settings import Settings, Webhook
 from stokehold.model.snapshot import Claim, Namespace, NodePool, PriorityClass, Queue
 from stokehold.observability import metrics
+from stokehold.planning.culling.exemption import why_too_long
 from stokehold.planning.culling.signals import NOT_MEASURED
 from stokehold.planning.scheduling.queueing import serves_namespace
 
@@ -48,6 +51,7 @@ class Surroundings:
     priority_classes: Mapping[str, PriorityClass]
     node_pools: Mapping[str, NodePool] = field(default_factory=dict)
     claims: Mapping[str, Claim] = field(default_factory=dict)
+    now: Callable[[], datetime] = clock.now
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,10 @@ class Verdict:
     warnings: tuple[str, ...] = ()
 
 
-def judge(kind: type[Kind], manifest: Mapping[str, Any], around: Surroundings) -> Verdict:
-    """Return the verdict on an object that somebody wants to write."""
+def judge(
+    kind: type[Kind], manifest: Mapping[str, Any], around: Surroundings, before: Mapping[str, Any] | None = None
+) -> Verdict:
+    """Return the verdict on an object that somebody wants to write; `before` is what it would replace."""
     try:
         parsed = kind.parse_strict({k: v for k, v in manifest.items() if k != "status"})
     except ValidationError as error:
@@ -70,7 +76,9 @@ def judge(kind: type[Kind], manifest: Mapping[str, Any], around: Surroundings) -
         case GPUNodePool():
             return Verdict(_provider_in_use(parsed, around))
         case DevWorkspace():
-            return Verdict(warnings=_unmeasured_signals(parsed))
+            is_new = _exemption(manifest) != _exemption(before or {})
+            wrong = why_too_long(parsed.spec.idle, around.now()) if is_new else None
+            return Verdict((wrong,) if wrong else (), _unmeasured_signals(parsed))
         case _:
             return Verdict()
 
@@ -120,8 +128,8 @@ def _register(handlers: kopf.OperatorRegistry, kind: type[Kind], around: Surroun
 
     # The id is the path of the webhook: the chart renders the same. Async, for the caches belong to this thread.
     @kopf.on.validate(GROUP, VERSION, plural, id=plural, operations=["CREATE", "UPDATE"], registry=handlers)
-    async def validate(body: kopf.Body, warnings: list[str], **_: Any) -> None:
-        verdict = judge(kind, dict(body), around)
+    async def validate(body: kopf.Body, warnings: list[str], **rest: Any) -> None:
+        verdict = judge(kind, dict(body), around, rest.get("old"))
         warnings.extend(verdict.warnings)
         if verdict.refusals:
             raise kopf.AdmissionError("; ".join(verdict.refusals), code=REFUSED)
@@ -192,6 +200,11 @@ def _unmeasured_signals(workspace: DevWorkspace) -> tuple[str, ...]:
     asked = [name for name in NOT_MEASURED if signals is not None and getattr(signals, name) is not None]
     never = "is not measured yet: while it is asked for, the workspace is never stopped for being idle"
     return tuple(f"spec.idle.signals.{name}: {never}" for name in asked)
+
+
+def _exemption(manifest: Mapping[str, Any]) -> Any:
+    """As it is written; one that is stored already is told in the status, and must not stand in the way of a stop."""
+    return manifest.get("spec", {}).get("idle", {}).get("exempt")
 
 
 def _foreign_queue(job: TrainingJob, around: Surroundings) -> tuple[str, ...]:

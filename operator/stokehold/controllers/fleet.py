@@ -3,8 +3,9 @@
 from collections import Counter
 from datetime import datetime, timedelta
 
-from stokehold.model.snapshot import Sighting, Snapshot
+from stokehold.model.snapshot import Job, Sighting, Snapshot
 from stokehold.observability import metrics
+from stokehold.planning.autoscaling.reporting import freed
 from stokehold.planning.placement.pools import count_gpus, resolve_pools
 
 
@@ -12,6 +13,9 @@ def count_fleet(snapshot: Snapshot, silent_after: timedelta) -> None:
     """Publish how things stand; pools and nodes that are gone leave no series."""
     metrics.GPUS.clear()
     metrics.GPU_NODES.clear()
+    metrics.PODS_PAST_QUEUE.clear()
+    for (namespace, kind), count in past_queue(snapshot).items():
+        metrics.PODS_PAST_QUEUE.labels(namespace, kind).set(count)
     for pool in resolve_pools(snapshot):
         if not pool.gpu_type:
             continue
@@ -23,6 +27,16 @@ def count_fleet(snapshot: Snapshot, silent_after: timedelta) -> None:
         )
         for state in ("heard", "silent", "absent"):
             metrics.GPU_NODES.labels(pool.name, state).set(agents[state])
+
+
+def past_queue(snapshot: Snapshot) -> Counter[tuple[str, str]]:
+    """Pods that look like ours, run, and were not placed by the queue: by namespace and the kind of their owner."""
+    strays = [pod for pod in snapshot.orphans if not pod.owner_uid and pod.bound and not pod.is_over]
+    found = Counter((pod.namespace, Job.KIND) for pod in strays)
+    for pool in snapshot.serving_pools.values():
+        if past := freed(pool):
+            found[pool.namespace, pool.KIND] += len(past)
+    return found
 
 
 def agent_state(sighting: Sighting | None, now: datetime, silent_after: timedelta) -> str:

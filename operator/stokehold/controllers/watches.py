@@ -19,6 +19,7 @@ from stokehold.cluster.own_kinds import (
     read_workspace,
 )
 from stokehold.cluster.reading import (
+    read_autoscaler,
     read_holidays,
     read_namespace,
     read_node,
@@ -84,6 +85,9 @@ class Watches:
                 labels=SERVING_LABEL,
             ),
         )
+        self.autoscalers = watch(
+            resources.HORIZONTAL_POD_AUTOSCALERS, wire.Autoscaler, read_autoscaler, cluster.autoscalers
+        )
         self.claims = watch(resources.GPU_NODE_CLAIMS, own, read_claim, cluster.claims)
         cluster.unread_claims = lambda: (broken.uid for broken in self.claims.broken.values())
         self.volume_claims = watch(  # all: workspaces mount others than their own, too
@@ -102,7 +106,7 @@ class Watches:
 
     def __iter__(self) -> Iterator[Informer[Any]]:
         written = (self.pods, self.jobs, self.workspaces, self.stateful_sets, self.volume_claims)
-        serving = (self.serving_pools, self.deployments, *self.serving_children)
+        serving = (self.serving_pools, self.deployments, *self.serving_children, self.autoscalers)
         return iter((*written, *serving, self.claims, *self._others))
 
     async def run(self) -> None:

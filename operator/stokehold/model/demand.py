@@ -129,11 +129,15 @@ def workspace_demand(spec: DevWorkspaceSpec) -> Demand:
     return _demand(pod, count=1, min_count=1, gpus=spec.gpus, gpu_types=tuple(spec.gpu_types))
 
 
-def claims_of(spec: DevWorkspaceSpec) -> tuple[str, ...]:
-    """The volume claims that the pod of a DevWorkspace names by itself."""
-    volumes = shaped_pod(spec, spec.gpus, "Always")["spec"].get("volumes", ())
-    named = (volume.get("persistentVolumeClaim", {}).get("claimName", "") for volume in volumes)
-    return tuple(sorted({name for name in named if name}))
+def claims_of(spec: TrainingJobSpec | DevWorkspaceSpec) -> tuple[str, ...]:
+    """The volume claims that its user has named for its pods."""
+    checkpoint = spec.checkpoint if isinstance(spec, TrainingJobSpec) else None
+    if not (checkpoint or spec.volumes or spec.pod_template):
+        return ()
+    volumes = shaped_pod(spec, 0, "Never")["spec"].get("volumes", ())
+    named = {volume.get("persistentVolumeClaim", {}).get("claimName", "") for volume in volumes}
+    named.add((checkpoint.claim_name if checkpoint else None) or "")
+    return tuple(sorted(name for name in named if name))
 
 
 def replica_demand(spec: InferencePoolSpec) -> Demand:
@@ -152,6 +156,7 @@ def avoiding(demand: Demand, nodes: Collection[str]) -> Demand:
     return _shared(replace(demand, avoid=tuple(sorted(nodes)))) if nodes else demand
 
 
+@lru_cache(maxsize=4096)
 def within(demand: Demand, *places: Terms) -> Demand:
     """The same demand, only on nodes that all of the places allow too."""
     wish = demand.node_affinity

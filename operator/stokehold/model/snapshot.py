@@ -157,6 +157,24 @@ class OwnObject:
         return (self.namespace, self.name)
 
 
+@dataclass(frozen=True, slots=True)
+class VolumeClaim:
+    """A PersistentVolumeClaim."""
+
+    phase: str
+    deleting: bool = False
+    volume: str = ""
+    """The name of the volume that it is bound to."""
+    size: str = ""
+    """What the claim asks for, as a quantity; empty when that is not known."""
+    refused_size: str = ""
+    """The size to which the API server would not let it grow."""
+
+
+Reach = tuple[tuple[str, Terms], ...]
+"""By claim of a pod the nodes that can reach the volume; without those that all nodes can reach."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(OwnObject):
     """A TrainingJob with the pods that name it as their owner, whatever attempt they belong to."""
@@ -166,11 +184,18 @@ class Job(OwnObject):
     spec: TrainingJobSpec
     status: TrainingJobStatus
     demand: Demand
+    claims: tuple[str, ...] = ()
+    """The volume claims that its pods name, its checkpoints' among them."""
+    volumes: tuple[tuple[str, VolumeClaim | None], ...] = ()
+    """Those claims; None for one that does not exist."""
+    reach: Reach = ()
     pods: tuple[Pod, ...] = ()
     proof: Proof | None = None
     create_error: str = ""
     """Why the API server refused this job's pods or Service the last time, in its words."""
     create_failed_at: datetime | None = None
+    create_failures: int = 0
+    """How often in a row, since its spec was changed last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,20 +260,6 @@ class Holidays:
     strange: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeClaim:
-    """The PersistentVolumeClaim with a workspace's files."""
-
-    phase: str
-    deleting: bool = False
-    volume: str = ""
-    """The name of the volume that it is bound to."""
-    size: str = ""
-    """What the claim asks for, as a quantity; empty when that is not known."""
-    refused_size: str = ""
-    """The size to which the API server would not let it grow."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace(OwnObject):
     """A DevWorkspace with its StatefulSet, its volume claim and its pods: one, or two while an old one terminates."""
@@ -264,9 +275,10 @@ class Workspace(OwnObject):
     """Of the operator's last stop; it stays when the workspace is started again."""
     claims: tuple[str, ...] = ()
     """The volume claims that its pod names besides the one for its files."""
+    volumes: tuple[tuple[str, VolumeClaim | None], ...] = ()
+    """Those claims; None for one that does not exist."""
     volume: VolumeClaim | None = None
-    reach: tuple[tuple[str, Terms], ...] = ()
-    """By claim of its pod the nodes that can reach the volume; without those that all nodes can reach."""
+    reach: Reach = ()
     holidays: Holidays | None = None
     """Those that its schedule names; None while there is no such ConfigMap."""
     pod_set: PodSet | None = None
@@ -274,6 +286,17 @@ class Workspace(OwnObject):
     create_error: str = ""
     """Why the API server refused its StatefulSet, volume or Service the last time, in its words."""
     create_failed_at: datetime | None = None
+    create_failures: int = 0
+    """How often in a row, since its spec was changed last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaler:
+    """A HorizontalPodAutoscaler that scales a serving pool; `decides` once it has set a number or says that it can."""
+
+    name: str
+    pool: str
+    decides: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +309,8 @@ class ServingPool(OwnObject):
     status: InferencePoolStatus
     demand: Demand
     pod_set: PodSet | None = None
+    autoscaler: Autoscaler | None = None
+    """The other who scales it."""
     has_service: bool = False
     has_budget: bool = False
     """Whether it has its PodDisruptionBudget."""
@@ -293,6 +318,8 @@ class ServingPool(OwnObject):
     create_error: str = ""
     """Why the API server refused its Deployment or Service the last time, in its words."""
     create_failed_at: datetime | None = None
+    create_failures: int = 0
+    """How often in a row, since its spec was changed last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,6 +93,12 @@ GPU_NODES = Gauge(
     ["pool", "agent"],
     registry=REGISTRY,
 )
+PODS_PAST_QUEUE = Gauge(
+    "stokehold_pods_past_queue",
+    "Pods with our labels that run although the queue has not placed them: made by hand, or freed from their gate.",
+    ["namespace", "kind"],
+    registry=REGISTRY,
+)
 JOB_WAIT_SECONDS = Histogram(
     "stokehold_job_wait_seconds",
     "Time from a TrainingJob's creation to its first start.",
@@ -250,6 +256,7 @@ ALL: tuple[MetricWrapperBase, ...] = (
     OLDEST_WAIT_SECONDS,
     GPUS,
     GPU_NODES,
+    PODS_PAST_QUEUE,
     JOB_WAIT_SECONDS,
     JOBS_FINISHED,
     EVICTIONS,

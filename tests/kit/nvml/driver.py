@@ -7,7 +7,7 @@ import ctypes
 import mmap
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -96,7 +96,7 @@ class Gpu(ctypes.Structure):
                 memory_total=9856 * MIB,
                 memory_used=12 * MIB,
                 uuid=f"MIG-{instance:08d}-{self.minor:04d}-0000-0000-000000000000".encode(),
-                name=b"NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+                name=self.name + b" MIG 1g.10gb",
             )
 
     def merge(self) -> None:
@@ -128,10 +128,10 @@ class Control(ctypes.Structure):
     )
 
 
-def build(directory: Path, *, old_driver: bool = False) -> Path:
-    """Compiles the library into the directory and returns its path."""
+def build(directory: Path, *, old_driver: bool = False, without: Sequence[str] = ()) -> Path:
+    """Compiles the library, less some of its symbols, into the directory and returns its path."""
     library = directory / "libnvidia-ml.so.1"
-    flags = ["-DOLD_DRIVER"] if old_driver else []
+    flags = [*(["-DOLD_DRIVER"] if old_driver else []), *(f"-D{symbol}=absent_{symbol}" for symbol in without)]
     subprocess.run(  # noqa: S603 - our own source
         [
             *("gcc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *flags),

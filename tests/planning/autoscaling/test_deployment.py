@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from builders import (
+    GPU,
     NOW,
     a_load,
     a_pod_set,
@@ -16,6 +17,7 @@ from builders import (
 from kit.autoscaling import BY_ENGINE, carried_out, condition, desired, plan, running, settled, shifted, world
 from stokehold.api.v1alpha1.inference_pool import InferencePoolStatus
 from stokehold.model.actions import WriteDeployment
+from stokehold.model.demand import with_gpu_resource
 from stokehold.model.snapshot import PriorityClass
 
 
@@ -141,3 +143,19 @@ def test_waiting_replicas_keep_the_reason_that_scheduling_gave_and_placed_ones_c
 
 def test_pool_that_goes_is_left_alone():
     assert plan(world(replace(a_serving_pool(), deleting=True))) == []
+
+
+def test_replica_whose_gate_somebody_removed_is_flagged_once_and_one_that_the_queue_placed_is_not():
+    pool = running(2, scaling=BY_ENGINE)
+    placed = tuple(replace(pod, placed_at=NOW) for pod in pool.pods)
+    pool = replace(pool, demand=with_gpu_resource(pool.demand, GPU))
+
+    well, quiet = settled(world(replace(pool, pods=placed)))
+    flagged, actions = settled(world(replace(pool, pods=(placed[0], pool.pods[1]))))
+
+    assert condition(well, "CapacityAvailable")[1] == "Placed"
+    assert not [note for action in quiet for note in action.notes if note.reason == "GateRemoved"]
+    assert condition(flagged, "CapacityAvailable")[1] == "GateRemoved"
+    (note,) = [note for action in actions for note in action.notes if note.reason == "GateRemoved"]
+    assert note.message.startswith("pod chat-1 runs on n1 without having been placed there")
+    assert plan(world(flagged)) == []

@@ -14,6 +14,7 @@ from builders import (
 )
 from kit.autoscaling import BY_ENGINE, BY_QUERY, QUERY, condition, desired, plan, running, settled, shifted, world
 from stokehold.model.actions import WriteDeployment
+from stokehold.model.snapshot import Autoscaler
 from stokehold.planning.autoscaling.measuring import concurrency
 
 
@@ -261,3 +262,22 @@ def test_external_mode_follows_the_scale_subresource_within_bounds_and_nothing_e
 
 def test_own_mode_does_not_look_at_the_scale_subresource():
     assert desired(world(running(1, scaling=BY_ENGINE, replicas={"min": 1, "max": 8, "desired": 7}))) == 1
+
+
+def test_pool_that_a_horizontal_pod_autoscaler_scales_is_left_to_it_once_it_has_spoken_and_taken_back_after():
+    busy = a_load([a_source(running=8, waiting=0)] * 6)
+    pool = running(6, scaling=BY_ENGINE, replicas={"min": 2, "max": 10, "desired": 7})
+
+    silent, _ = settled(world(replace(pool, autoscaler=Autoscaler("hpa", "chat", decides=False)), busy))
+    follows, _ = settled(world(replace(pool, autoscaler=Autoscaler("hpa", "chat", decides=True)), busy))
+    floor = replace(pool, spec=a_serving_pool(replicas={"min": 8, "max": 10, "desired": 7}, scaling=BY_ENGINE).spec)
+    raised = replace(floor, autoscaler=Autoscaler("hpa", "chat", decides=False))
+
+    assert silent.status.desired_replicas == 6
+    assert "has not set a number yet" in condition(silent, "MetricsFresh")[2]
+    assert follows.status.desired_replicas == 7
+    assert follows.status.decisions[-1].reason == "ExternalScale"
+    assert condition(follows, "MetricsFresh")[:2] == ("Unknown", "External")
+    assert "HorizontalPodAutoscaler hpa scales this pool" in condition(follows, "MetricsFresh")[2]
+    assert desired(world(raised, busy)) == 8
+    assert condition(settled(world(pool, busy))[0], "MetricsFresh")[:2] == ("True", "Fresh")

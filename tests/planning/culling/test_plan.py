@@ -1,7 +1,7 @@
 """The culling planner on values: what is not known to be idle is left alone, and everything says why."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from kit.culling import (
     started,
 )
 from kit.workspaces import a_gpu, a_sighting, a_workspace, carried_out, its_pod, resumed, workspaces_at
+from stokehold.api.v1alpha1.dev_workspace import DevWorkspaceStatus
 from stokehold.model.actions import EndWorkspace, GrowVolume, StopWorkspace, TellOfNode, WriteStatus
 from stokehold.model.snapshot import Notebook, StopRecord, VolumeClaim
 from stokehold.planning.culling.plan import plan_culling
@@ -263,6 +264,22 @@ def test_idle_workspace_is_held_with_a_reason(idle: dict[str, Any], status: dict
     assert "warnedAt" not in told
 
 
+def test_exemption_that_reaches_too_far_does_not_count_and_says_what_is_allowed():
+    far = a_workspace(
+        idle={"exempt": {"until": "2099-01-01T00:00:00Z", "reason": "mine"}},
+        status=quiet_for(90, warnedAt=NOW - 30 * MINUTE, phase="Warned"),
+    )
+
+    (ended,) = plan(workspaces_at(NOW, [far], a_sighting(quiet_gpu(), heard=NOW)))
+    told = judged(replace(far, status=a_workspace(status=quiet_for(5)).status), a_sighting(quiet_gpu(), heard=NOW))
+
+    assert isinstance(ended, EndWorkspace)
+    valid = next(c for c in told["conditions"] if c["type"] == "Valid")
+    assert (valid["status"], valid["reason"]) == ("False", "ExemptionTooLong")
+    assert "spec.idle.exempt.until: 2099-01-01 is too far ahead" in valid["message"]
+    assert "at most 30 days from now" in valid["message"]
+
+
 def test_on_pressure_stops_only_for_work_that_could_start_there():
     waiting = {"phase": "Pending", "queue": {"reason": "WaitingForCapacity"}}
     idle = a_workspace(idle={"policy": "OnPressure"}, status=quiet_for(90))
@@ -375,6 +392,29 @@ def test_pod_that_cannot_be_bound_or_lost_its_node_is_placed_anew():
         assert isinstance(stop, StopWorkspace)
         assert isinstance(told, WriteStatus)
         assert told.status["phase"] == "Pending"
+
+
+def test_workspace_whose_pod_is_not_made_gives_its_gpus_back_and_waits_longer_each_time():
+    bare = replace(a_workspace(), pods=())
+    since = NOW - 2 * MINUTE
+    told = {
+        "phase": "Starting",
+        "conditions": [
+            {"type": "Admitted", "status": "True", "lastTransitionTime": since},
+            {"type": "Ready", "status": "False", "lastTransitionTime": NOW - 9 * MINUTE},
+        ],
+    }
+
+    for failed, pause in ((None, 5), (1, 10), (2, 20), (20, 300)):
+        status = DevWorkspaceStatus.model_validate({**told, "failedStarts": failed})
+        stop, written = plan(workspaces_at(NOW, [replace(bare, status=status)]))
+        assert isinstance(stop, StopWorkspace)
+        assert isinstance(written, WriteStatus)
+        assert written.status["failedStarts"] == (failed or 0) + 1
+        assert datetime.fromisoformat(written.status["requeueAt"]) == NOW + timedelta(seconds=pause)
+    young = DevWorkspaceStatus.model_validate(told)
+    (starting,) = plan(workspaces_at(since + 0.5 * MINUTE, [replace(bare, status=young)]))
+    assert isinstance(starting, WriteStatus)
 
 
 def test_pod_that_is_not_ready_lets_no_clock_run():

@@ -7,6 +7,7 @@ import pytest
 from builders import GPU, a_gang
 from kit.provisioning import SETTINGS, World, a_cloud, a_waiting_job, a_world, created, told
 from stokehold.model.actions import AdmitJob
+from stokehold.model.demand import Match, within
 from stokehold.model.snapshot import Job
 from stokehold.planning.provisioning.shortage import next_trigger
 from stokehold.planning.scheduling.plan import plan_scheduling
@@ -222,3 +223,15 @@ def test_next_plan_is_due_when_a_gang_that_is_short_has_waited_for_long_enough()
 
     assert next_trigger(snapshot, SETTINGS) == young.created_at + SETTINGS.trigger_age
     assert next_trigger(replace(snapshot, jobs={old.key: old}), SETTINGS) is None
+
+
+@pytest.mark.parametrize(("zones", "bought"), [(["z1", "z2"], ["z2"]), (["z1", "z3"], [])])
+def test_nodes_are_bought_in_the_zone_of_the_jobs_volume_or_not_at_all(zones: list[str], bought: list[str]):
+    job = a_waiting_job("held", numNodes=1, gpusPerNode=1, age=40)
+    in_z2 = ((Match("topology.kubernetes.io/zone", "In", ("z2",)),),)
+    held = replace(job, reach=(("ckpt", in_z2),), demand=within(job.demand, in_z2))
+    world = a_world(held, pools=[a_cloud(zones=zones)])
+
+    world.settle()
+
+    assert [claim.spec.zone for claim in world.claims] == bought

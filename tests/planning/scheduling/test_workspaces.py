@@ -1,6 +1,7 @@
 """Workspaces in the one queue, and the volume without which none may start."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -68,6 +69,28 @@ def test_it_never_starts_without_its_files_and_says_so(fields: dict[str, Any], m
     assert message in queue["message"]
     assert queue["nextStep"]
     assert [note.warning for note in action.notes] == [True]
+
+
+def test_pause_after_a_pod_that_did_not_come_up_leaves_its_gpus_to_others():
+    ready = {"type": "Ready", "status": "False", "reason": "TakenBack", "message": "no pod was made for it on n1"}
+    told = {"phase": "Pending", "failedStarts": 1, "conditions": [ready]}
+
+    action = plan(waiting({**told, "requeueAt": NOW + timedelta(seconds=10)}))
+    again = plan(waiting({**told, "requeueAt": NOW}))
+
+    assert isinstance(action, WriteStatus)
+    assert action.status["queue"]["reason"] == "BackingOff"
+    assert action.status["queue"]["message"].startswith("no pod was made for it on n1; next attempt at ")
+    assert isinstance(again, StartWorkspace)
+
+
+@pytest.mark.parametrize(("times", "pause"), [(1, 5), (2, 10), (3, 20), (9, 60)])
+def test_refusals_of_the_api_server_are_answered_later_and_later(times: int, pause: int):
+    words = "pods is forbidden: exceeded quota"
+    for age, type_ in ((pause - 1, WriteStatus), (pause, StartWorkspace)):
+        at = NOW - timedelta(seconds=age)
+        action = plan(waiting({}, create_error=words, create_failed_at=at, create_failures=times))
+        assert isinstance(action, type_)
 
 
 ZONE = "topology.kubernetes.io/zone"

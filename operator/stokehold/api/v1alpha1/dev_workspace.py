@@ -150,7 +150,7 @@ class Exemption(Part):
     """A time in which the workspace is not stopped for being idle."""
 
     until: Timestamp
-    """When it ends, for example 2026-12-01T00:00:00Z. There is no exemption without an end."""
+    """When it ends, for example 2026-12-01T00:00:00Z: at most 30 days from now."""
     reason: Annotated[str, Field(min_length=1, max_length=1024)]
     """Why it is needed. Others can read it."""
 
@@ -319,6 +319,10 @@ class DevWorkspaceStatus(Part):
     """Why the workspace waits, since it does, and for what."""
     activity: Activity | None = None
     """How the workspace is used."""
+    failed_starts: Int | None = None
+    """How often in a row its pod did not come up where it was put, and its GPUs were given back."""
+    requeue_at: Timestamp | None = None
+    """When it may be given GPUs again after that."""
     start_time: Timestamp | None = None
     """When it was last started."""
     warned_at: Timestamp | None = None

@@ -56,7 +56,8 @@ class Replicas(Part):
     """The most replicas."""
     desired: Count = 1  # with a default, for the API server serves no scale without the field
     """How many replicas an external autoscaler wants. Written only through the scale subresource, by a
-    HorizontalPodAutoscaler, KEDA or kubectl scale, and followed between min and max while scaling.mode is External."""
+    HorizontalPodAutoscaler, KEDA or kubectl scale, and followed between min and max while scaling.mode is External or a
+    HorizontalPodAutoscaler scales the pool."""
 
 
 class Metric(Part):
@@ -99,7 +100,7 @@ class Scaling(Part):
 
     mode: Literal["Operator", "External"] = "Operator"
     """Who decides: the Operator by the fields below, or an External autoscaler by the scale subresource. Two of them
-    would undo each other's work, so each leaves the other alone."""
+    would undo each other's work, so the Operator also stands aside while a HorizontalPodAutoscaler scales the pool."""
     metrics: Annotated[tuple[Metric, ...], Field(max_length=8)] = ()
     """What the load is measured by. The measure that asks for most replicas decides. Left out, it is Concurrency with
     a target of 32: the engine's requests in work, and those that wait."""

@@ -1,13 +1,15 @@
 """Writes for DevWorkspaces: what they own, their start and their stop."""
 
+from http import HTTPStatus
 from typing import Any
 
 from stokehold.api.names import STOPPED_ANNOTATION
 from stokehold.cluster import workspace_manifests as manifests
 from stokehold.cluster.apply.writes import Writes
 from stokehold.cluster.client import PatchKind
+from stokehold.cluster.errors import InvalidError
 from stokehold.cluster.own_kinds import stop_text
-from stokehold.cluster.resources import DEV_WORKSPACES, PERSISTENT_VOLUME_CLAIMS, SERVICES, STATEFUL_SETS
+from stokehold.cluster.resources import DEV_WORKSPACES, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES, STATEFUL_SETS
 from stokehold.model import names
 from stokehold.model.actions import EndWorkspace, GrowVolume, Note, ResumeWorkspace, StartWorkspace, StopWorkspace
 from stokehold.model.snapshot import Workspace
@@ -17,8 +19,13 @@ log = logs.get("apply")
 
 
 async def start(writes: Writes, action: StartWorkspace) -> None:
-    """A new volume if it needs one, its Service if that is missing, then the StatefulSet with a replica on the node."""
+    """A new volume if it needs one, its Service if that is missing, then the StatefulSet with a replica on the node.
+
+    Its pod is tried first: only the StatefulSet's controller would hear of a quota or a policy that refuses it, and the
+    node would be kept for a pod that never comes.
+    """
     workspace, placement = action.workspace, action.placement
+    await _try_pod(writes, action)
     if action.new_volume and (claim := manifests.volume_claim(workspace)) is not None:
         await writes.create_own(PERSISTENT_VOLUME_CLAIMS, claim, workspace)
     await writes.create_own(SERVICES, manifests.service(workspace), workspace)
@@ -76,6 +83,15 @@ async def tell_refused_size(writes: Writes, action: GrowVolume, why: str) -> Non
         "VolumeNotGrown", f"its volume cannot grow to {action.size}: {why}", f"grow {action.size}", warning=True
     )
     await writes.tell(action.workspace, (note,))
+
+
+async def _try_pod(writes: Writes, action: StartWorkspace) -> None:
+    body = manifests.pod(action.workspace, action.placement)
+    try:
+        await writes.call(lambda: writes.api.create(PODS, body, action.workspace.namespace, dry_run=True))
+    except InvalidError as error:
+        if error.status != HTTPStatus.BAD_REQUEST:  # which is the answer of webhooks that cannot do a dry run
+            raise
 
 
 async def _patch(writes: Writes, workspace: Workspace, annotations: dict[str, str], spec: dict[str, Any]) -> None:

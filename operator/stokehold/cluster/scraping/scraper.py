@@ -222,7 +222,8 @@ async def _one_of(slots: asyncio.Semaphore, asking: Awaitable[T]) -> T:
 
 
 def _is_measured(pool: ServingPool) -> bool:
-    return not pool.deleting and (pool.spec.scaling is None or pool.spec.scaling.mode == "Operator")
+    others = pool.autoscaler is not None or (pool.spec.scaling is not None and pool.spec.scaling.mode == "External")
+    return not pool.deleting and not others
 
 
 def _is_asked(pod: Pod, pool: ServingPool) -> bool:

@@ -1,7 +1,8 @@
 """How many replicas a pool should have now, from what it had, its bounds and its load. Pure.
 
 bounds    replicas.min or the schedule's floor, whichever is higher, up to replicas.max
-external  another autoscaler's number, within replicas.min and replicas.max: nothing else counts
+external  another autoscaler's number, within replicas.min and replicas.max: nothing else counts. So it is in mode
+          External, and whenever a HorizontalPodAutoscaler scales the pool
 up        at once, when the load asks for more
 down      when fewer were enough for the whole of scaleDownDelay: to the most that was needed in that time
 unknown   held; when it lasts, raised to what was needed lately; never to zero
@@ -52,8 +53,8 @@ def decide(
 ) -> Verdict:
     """The number of replicas that the pool should have now."""
     scaling = pool.spec.scaling or Scaling()
-    if scaling.mode == "External":
-        return _follow(pool)
+    if scaling.mode == "External" or pool.autoscaler is not None:
+        return _follow(pool, scaling, now)
     load = loads.get(pool.key)
     measured = measure(pool, load, now, settings)
     bounds, had = _bounds(pool, scaling, now), _had(pool)
@@ -71,13 +72,27 @@ def decide(
     return _held(had, within, bounds, measured)
 
 
-def _follow(pool: ServingPool) -> Verdict:
+def _follow(pool: ServingPool, scaling: Scaling, now: datetime) -> Verdict:
     """Stand aside: the number of the scale subresource, within min and max."""
     replicas, had = pool.spec.replicas, _had(pool)
+    measured = Measured(None, False, None, reasons.Metrics.EXTERNAL, _who_decides(pool, scaling))
+    if scaling.mode == "Operator" and pool.autoscaler is not None and not pool.autoscaler.decides:
+        bounds = _bounds(pool, scaling, now)  # spec.replicas.desired is nobody's word yet
+        return _held(had, bounds.clamp(1 if had is None else had), bounds, measured)
     wanted = max(replicas.min, min(replicas.max, replicas.desired))
     told = f"spec.replicas.desired is {replicas.desired}, between {replicas.min} and {replicas.max}"
-    measured = Measured(None, False, None, reasons.Metrics.EXTERNAL, "an external autoscaler decides")
     return Verdict(wanted, None if wanted == had else reasons.Scaling.EXTERNAL_SCALE, told, measured)
+
+
+def _who_decides(pool: ServingPool, scaling: Scaling) -> str:
+    """The same words until something changes: each other is a write."""
+    other = pool.autoscaler
+    if scaling.mode == "External" or other is None:
+        return "an external autoscaler decides"
+    name = f"HorizontalPodAutoscaler {other.name}"
+    if not other.decides:
+        return f"{name} scales this pool and has not set a number yet: as many as before are kept; see its status"
+    return f"{name} scales this pool: its number counts until it is deleted, and nothing is measured here"
 
 
 def _had(pool: ServingPool) -> int | None:

@@ -19,7 +19,7 @@ from stokehold.model.snapshot import Pod, ServingPool, Snapshot
 from stokehold.model.statuses import dump
 from stokehold.planning.autoscaling.contention import Contention, contention
 from stokehold.planning.autoscaling.deciding import Verdict, decide
-from stokehold.planning.autoscaling.reporting import status_of
+from stokehold.planning.autoscaling.reporting import freed, freed_message, status_of
 from stokehold.planning.autoscaling.settings import AutoscalingSettings
 from stokehold.planning.autoscaling.shaping import shape_of, why_not_shaped
 from stokehold.planning.autoscaling.victims import least_busy
@@ -46,7 +46,8 @@ def _plan_pool(
         yield from _write(_Wish(pool, verdict, obstacle, quarrel), snapshot, pools)
     status = status_of(pool, verdict, obstacle, quarrel, now)
     if status != pool.status:
-        yield WriteStatus(pool, dump(status), _notes(pool, verdict, quarrel), decides=str(verdict.reason or ""))
+        notes = (*_notes(pool, verdict, quarrel), *_told_of_freed(pool))
+        yield WriteStatus(pool, dump(status), notes, decides=str(verdict.reason or ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,15 @@ def _notes(pool: ServingPool, verdict: Verdict, quarrel: Contention | None) -> t
     before = pool.status.decisions[-1].time if pool.status.decisions else None
     key = f"{verdict.reason} {verdict.replicas} after {before}"
     return (Note(str(verdict.reason), f"{verdict.replicas} replicas: {verdict.message}", key),)
+
+
+def _told_of_freed(pool: ServingPool) -> Iterator[Note]:
+    """Until the condition says so; the API server refuses an Event that it has already."""
+    told = find_condition(pool.status.conditions, conditions.CAPACITY_AVAILABLE)
+    if told is not None and told.reason == reasons.Serving.GATE_REMOVED:
+        return
+    for pod in freed(pool):
+        yield Note(str(reasons.Serving.GATE_REMOVED), freed_message(pod), f"freed {pod.uid}", warning=True)
 
 
 def _is_told(pool: ServingPool) -> bool:

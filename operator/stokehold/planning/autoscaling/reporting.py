@@ -10,7 +10,7 @@ from stokehold.api import conditions
 from stokehold.api.names import SERVING_LABEL
 from stokehold.api.v1alpha1.inference_pool import Decision, InferencePoolStatus
 from stokehold.model import names, reasons
-from stokehold.model.snapshot import PodSet, ServingPool
+from stokehold.model.snapshot import Pod, PodSet, ServingPool
 from stokehold.model.statuses import told_conditions, whole
 from stokehold.planning.autoscaling.contention import Contention
 from stokehold.planning.autoscaling.deciding import Verdict
@@ -81,8 +81,25 @@ def _valid(pool: ServingPool) -> News:
     return (conditions.VALID, True, reasons.Serving.SUPPORTED, "all that the spec asks for is built")
 
 
+def freed(pool: ServingPool) -> tuple[Pod, ...]:
+    """Replicas with GPUs that have gone past the queue: somebody took their gate off, or made them by hand."""
+    gpus = pool.demand.gpu_resource
+    past = (p for p in pool.pods if p.bound and p.is_active and p.placed_at is None and p.requests.get(gpus))
+    return tuple(sorted(past, key=lambda pod: pod.name))
+
+
+def freed_message(pod: Pod) -> str:
+    """What is told of such a replica."""
+    return (
+        f"pod {pod.name} runs on {pod.node} without having been placed there: its scheduling gate was removed, or "
+        "it was made by hand; what it has is counted as used. Delete it: its successor waits for its turn"
+    )
+
+
 def _placed(pool: ServingPool) -> News:
     """Replicas without GPUs have no gate: what they wait for kube-scheduler says."""
+    if past := freed(pool):
+        return (conditions.CAPACITY_AVAILABLE, True, reasons.Serving.GATE_REMOVED, freed_message(past[0]))
     homeless = sorted(pod.unschedulable for pod in pool.pods if not pod.bound and not pod.placed_at)
     if any(homeless) and not pool.spec.gpus_per_replica:
         return (conditions.CAPACITY_AVAILABLE, False, reasons.Serving.UNSCHEDULABLE, homeless[-1])

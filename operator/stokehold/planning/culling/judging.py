@@ -8,6 +8,7 @@ from stokehold.model.reasons import Idleness
 from stokehold.model.snapshot import Pod, Workspace
 from stokehold.model.statuses import whole
 from stokehold.planning.culling.clock import Clock
+from stokehold.planning.culling.exemption import standing_exemption
 from stokehold.planning.culling.settings import CullingSettings
 from stokehold.planning.culling.signals import Evidence, Signal, State
 from stokehold.planning.culling.snoozing import Snoozed
@@ -106,8 +107,8 @@ def _unknown(one: Watched, scene: Scene) -> Verdict | None:
 
 
 def _exempt(one: Watched, scene: Scene) -> Verdict | None:
-    exempt = one.idle.exempt
-    if exempt is None or exempt.until <= scene.now:
+    exempt = standing_exemption(one.idle, scene.now)
+    if exempt is None:
         return None
     message = f"exempt until {exempt.until:%Y-%m-%d %H:%M:%S} UTC: {exempt.reason}"
     return Verdict(_is_long_quiet(one), Idleness.EXEMPT, message)

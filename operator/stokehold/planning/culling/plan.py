@@ -41,7 +41,7 @@ def plan_culling(snapshot: Snapshot, settings: CullingSettings) -> Iterator[Acti
             yield from _wind_down(workspace, snapshot.taken_at)
             yield from _begin(workspace, snapshot.taken_at, settings)
         elif (why := standing.why_stuck(workspace, snapshot, settings)) is not None:
-            yield from _take_back(workspace, why, snapshot.taken_at)
+            yield from _take_back(workspace, why, snapshot.taken_at, settings)
         elif standing.has_replica(workspace):
             pod = standing.ready_pod(workspace)
             if pod is None:
@@ -81,7 +81,7 @@ def _wind_down(workspace: Workspace, now: datetime) -> Iterator[Action]:
     phase = standing.STOPPING if holds else standing.STOPPED
     status = workspace.status
     told = (status.phase, status.observed_generation) == (phase, workspace.generation)
-    if not told or reporting.is_validity_news(workspace):
+    if not told or reporting.is_validity_news(workspace, now):
         yield WriteStatus(workspace, reporting.ended(workspace, ending, phase, now))
 
 
@@ -93,10 +93,14 @@ def _begin(workspace: Workspace, now: datetime, settings: CullingSettings) -> It
         yield ResumeWorkspace(workspace, (Note("Started", message, f"begin {due.isoformat()}"),))
 
 
-def _take_back(workspace: Workspace, why: str, now: datetime) -> Iterator[Action]:
+def _take_back(workspace: Workspace, why: str, now: datetime, settings: CullingSettings) -> Iterator[Action]:
+    """Its GPUs are for others until it is tried again, each time later."""
+    failed = (workspace.status.failed_starts or 0) + 1
+    again = whole(now) + settings.pause_after(failed)
     yield StopWorkspace(workspace, why)
-    note = Note("TakenBack", f"{why}; it looks for another node", f"back {whole(now).isoformat()}", warning=True)
-    yield WriteStatus(workspace, reporting.taken_back(workspace, why, now), (note,))
+    told = f"{why}; it looks for a node again at {again:%H:%M:%S} UTC"
+    note = Note("TakenBack", told, f"back {whole(now).isoformat()}", warning=True)
+    yield WriteStatus(workspace, reporting.taken_back(workspace, why, (failed, again), now), (note,))
 
 
 def _report_starting(workspace: Workspace, snapshot: Snapshot, settings: CullingSettings) -> Iterator[Action]:

@@ -17,6 +17,7 @@ from stokehold.model.snapshot import Snapshot, Workspace
 from stokehold.model.statuses import News, Status, render, told_conditions, whole
 from stokehold.planning.culling import standing
 from stokehold.planning.culling.clock import Clock
+from stokehold.planning.culling.exemption import why_too_long
 from stokehold.planning.culling.judging import Verdict, Watched
 from stokehold.planning.culling.signals import Signal, State
 from stokehold.planning.culling.standing import Ending
@@ -40,6 +41,8 @@ def running(one: Watched, verdict: Verdict, stop: ClockStop | None, snapshot: Sn
         "url": f"http://{names.workspace_name(workspace.name)}.{workspace.namespace}.svc:{workspace.spec.port}",
         "placement": _placement(workspace, one.pod.node, snapshot),
         "activity": _activity(one.clock, one.signals),
+        "failed_starts": None,
+        "requeue_at": None,
         "start_time": one.started,
         "warned_at": verdict.warned_at,
         "stop_at": min(ends, default=None),
@@ -54,7 +57,7 @@ def running(one: Watched, verdict: Verdict, stop: ClockStop | None, snapshot: Sn
             (conditions.ADMITTED, True, Progress.ADMITTED, f"runs on {one.pod.node}"),
             (conditions.READY, True, *ready),
             (conditions.IDLE, verdict.idle, verdict.reason, verdict.message),
-            _validity(workspace),
+            _validity(workspace, now),
         ),
     }
     return render(workspace, update)
@@ -75,14 +78,14 @@ def starting(workspace: Workspace, why: str, snapshot: Snapshot) -> Status:
             (conditions.ADMITTED, True, Progress.ADMITTED, f"was placed on {node}"),
             (conditions.READY, False, "Starting", why),
             (conditions.IDLE, False, Idleness.NOT_RUNNING, "its pod is not ready"),
-            _validity(workspace),
+            _validity(workspace, snapshot.taken_at),
         ),
     }
     return render(workspace, update)
 
 
-def taken_back(workspace: Workspace, why: str, now: datetime) -> Status:
-    """Its pod could not start where it was put; it looks for another node."""
+def taken_back(workspace: Workspace, why: str, retry: tuple[int, datetime], now: datetime) -> Status:
+    """Its pod could not start where it was put; `retry` is for the how-manieth time, and when it is tried again."""
     news = (
         (conditions.ADMITTED, False, "TakenBack", why),
         (conditions.READY, False, "TakenBack", why),
@@ -90,6 +93,8 @@ def taken_back(workspace: Workspace, why: str, now: datetime) -> Status:
     )
     update = {
         "phase": "Pending",
+        "failed_starts": retry[0],
+        "requeue_at": retry[1],
         "warned_at": None,
         "stop_at": None,
         "conditions": told_conditions(workspace, now, *news),
@@ -105,6 +110,8 @@ def ended(workspace: Workspace, ending: Ending, phase: str, now: datetime) -> St
         "queue": None,
         "warned_at": None,
         "stop_at": None,
+        "failed_starts": None,
+        "requeue_at": None,
         "snoozed_until": None,
         "stop_reason": ending.reason,
         "conditions": told_conditions(
@@ -112,7 +119,7 @@ def ended(workspace: Workspace, ending: Ending, phase: str, now: datetime) -> St
             now,
             (conditions.READY, False, ending.reason, told),
             (conditions.IDLE, False, Idleness.NOT_RUNNING, "it does not run"),
-            _validity(workspace),
+            _validity(workspace, now),
         ),
     }
     # It asks for nothing now: once it does again, the condition must tell since when it has waited, not since its stop.
@@ -194,15 +201,18 @@ def _usage_at_start(workspace: Workspace, started: datetime) -> WorkspaceUsage |
     return usage.model_copy(update={"reclaimed_gpu_seconds": (usage.reclaimed_gpu_seconds or 0) + saved})
 
 
-def is_validity_news(workspace: Workspace) -> bool:
-    """Whether what is wrong with its schedule, or that nothing is, has not been told: a ConfigMap came or went."""
+def is_validity_news(workspace: Workspace, now: datetime) -> bool:
+    """Whether what is wrong with its times, or that nothing is, has not been told: a ConfigMap came or went."""
     told = find_condition(workspace.status.conditions, conditions.VALID)
-    return told is not None and told.message != (what_is_wrong(workspace) or "")
+    return told is not None and told.message != _validity(workspace, now)[3]
 
 
-def _validity(workspace: Workspace) -> News:
-    wrong = what_is_wrong(workspace)
-    return (conditions.VALID, False, "InvalidSchedule", wrong) if wrong else (conditions.VALID, True, "Valid", "")
+def _validity(workspace: Workspace, now: datetime) -> News:
+    if (wrong := what_is_wrong(workspace)) is not None:
+        return (conditions.VALID, False, "InvalidSchedule", wrong)
+    if (wrong := why_too_long(workspace.spec.idle, now)) is not None:
+        return (conditions.VALID, False, "ExemptionTooLong", wrong)
+    return (conditions.VALID, True, "Valid", "")
 
 
 def _essence(status: Status) -> Status:

@@ -19,7 +19,10 @@ class CullingSettings:
     agent_util_percent: int = 3
     """The utilisation above which the agents call a GPU active; nobody can tell use from idleness below it."""
     bind_timeout: timedelta = timedelta(seconds=60)
-    """A workspace whose pod is not bound after this looks for another node."""
+    """A workspace whose pod is not made or not bound after this gives its GPUs back."""
+    first_pause: timedelta = timedelta(seconds=5)
+    """How long it waits then; doubles each time its pod does not come up, up to `longest_pause`."""
+    longest_pause: timedelta = timedelta(minutes=5)
     latest_start: timedelta = timedelta(hours=1)
     """A start by the clock that was missed for longer than this is left out."""
     refresh_every: timedelta = timedelta(minutes=5)
@@ -32,3 +35,7 @@ class CullingSettings:
     """... turned quiet within this time of each other."""
     mass_idle_hold: timedelta = timedelta(hours=24)
     """For how long after their stop would have been due it stays open."""
+
+    def pause_after(self, failed_starts: int) -> timedelta:
+        """How long a workspace waits whose pod did not come up so often in a row."""
+        return min(self.first_pause * (1 << min(failed_starts - 1, 16)), self.longest_pause)

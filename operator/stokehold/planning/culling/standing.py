@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from stokehold.api import conditions
+from stokehold.api.conditions import find_condition
 from stokehold.model.reasons import Stop
 from stokehold.model.snapshot import Pod, Snapshot, Workspace
 from stokehold.model.statuses import whole
@@ -65,7 +67,7 @@ def ending_of(workspace: Workspace) -> Ending:
 
 
 def why_stuck(workspace: Workspace, snapshot: Snapshot, settings: CullingSettings) -> str | None:
-    """Why its pod will not start where it was put: the node has gone, or kube-scheduler cannot bind it."""
+    """Why its pod will not start where it was put: the node has gone, or the pod is not made or not bound."""
     if not has_replica(workspace) or workspace.pod_set is None or not workspace.spec.running:
         return None
     node = workspace.pod_set.node
@@ -76,4 +78,17 @@ def why_stuck(workspace: Workspace, snapshot: Snapshot, settings: CullingSetting
         waited = snapshot.time_given(pod.created_at) if pod.created_at is not None else timedelta()
         if not pod.bound and pod.terminating_since is None and waited >= settings.bind_timeout:
             return f"its pod could not be bound to {node}: {pod.unschedulable or 'no reason given'}"
+    since = None if pods else _without_pod_since(workspace)
+    if since is not None and snapshot.taken_at - since >= settings.bind_timeout:
+        name = workspace.pod_set.name
+        return f"no pod was made for it on {node} (kubectl describe statefulset {name} says why)"
     return None
+
+
+def _without_pod_since(workspace: Workspace) -> datetime | None:
+    """Since when it has had a node and been told not to be ready; None while that is not on record."""
+    found = [find_condition(workspace.status.conditions, kind) for kind in (conditions.ADMITTED, conditions.READY)]
+    told = [(one.status, one.last_transition_time) for one in found if one is not None]
+    if [status for status, _ in told] != [conditions.TRUE, conditions.FALSE]:
+        return None
+    return max((time for _, time in told if time is not None), default=None)

@@ -5,12 +5,13 @@ as much as the old one.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
+from stokehold.api.v1alpha1.gpu_node import Gpu, MigDevice
 from stokehold.api.v1alpha1.training_job import Eviction as EvictionRecord
 from stokehold.model.reasons import Eviction
-from stokehold.model.snapshot import Job, ServingPool, Snapshot
+from stokehold.model.snapshot import Job, ServingPool, Sighting, Snapshot
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.lifecycle import End, was_refused
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -46,6 +47,21 @@ def nodes_to_avoid_for(pool: ServingPool, snapshot: Snapshot, settings: Scheduli
         if pod.placed_at is not None and snapshot.taken_at - pod.placed_at <= settings.fault_window:
             refusals[pod.node] += 1
     return _refusing(refusals, settings)
+
+
+def used_by_strangers(snapshot: Snapshot) -> frozenset[str]:
+    """Nodes on which a GPU that nobody was given is in use all the same: work that is placed there may get that one."""
+    return frozenset(
+        name
+        for name, sighting in snapshot.sightings.items()
+        if any(device.foreign_users and not device.owners for device in _devices(sighting))
+    )
+
+
+def _devices(sighting: Sighting) -> Iterator[Gpu | MigDevice]:
+    for gpu in sighting.status.gpus:
+        yield gpu
+        yield from gpu.mig_devices
 
 
 def _recent(job: Job, now: datetime, settings: SchedulingSettings) -> list[EvictionRecord]:

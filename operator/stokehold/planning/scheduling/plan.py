@@ -39,7 +39,13 @@ from stokehold.planning.placement.priorities import priority_of
 from stokehold.planning.placement.purchases import Purchase, demand_of, held_nodes, standing_purchases
 from stokehold.planning.scheduling import reporting
 from stokehold.planning.scheduling.attempts import Attempt, current_attempt, is_over
-from stokehold.planning.scheduling.backoff import nodes_to_avoid, nodes_to_avoid_for, requeue_time, unbound_on
+from stokehold.planning.scheduling.backoff import (
+    nodes_to_avoid,
+    nodes_to_avoid_for,
+    requeue_time,
+    unbound_on,
+    used_by_strangers,
+)
 from stokehold.planning.scheduling.bursting import with_burst
 from stokehold.planning.scheduling.lifecycle import Case, End, end_of_attempt
 from stokehold.planning.scheduling.queueing import (
@@ -60,12 +66,11 @@ from stokehold.planning.scheduling.single_pods import (
     useless_corpses,
     waiting_replicas,
     waiting_workspaces,
-    wants_new_volume,
     why_replica_waits,
     why_workspace_waits,
-    with_volume,
 )
 from stokehold.planning.scheduling.telling import Held, Teller, owner_of
+from stokehold.planning.scheduling.volumes import wants_new_volume, with_volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +274,7 @@ def _ledger(
 
 def _place(entries: list[Entry], ledger: Ledger, purchases: Mapping[str, Purchase], teller: Teller) -> Iterator[Action]:
     """Whole gangs in their order, each where it fits best; the others are told why not."""
+    strangers = used_by_strangers(teller.snapshot)
     hopeless: set[Demand] = set()
     waiting: list[tuple[Entry, Demand]] = []
     admitted = 0
@@ -278,7 +284,7 @@ def _place(entries: list[Entry], ledger: Ledger, purchases: Mapping[str, Purchas
         if demand not in hopeless:
             if admitted == teller.settings.most_admissions:
                 break
-            found = _place_well(entry, demand, ledger, teller)
+            found = _place_well(entry, demand, ledger, teller, strangers)
             if not isinstance(found, Shortfall):
                 if not isinstance(entry.work, Promised):
                     admitted += 1
@@ -291,11 +297,15 @@ def _place(entries: list[Entry], ledger: Ledger, purchases: Mapping[str, Purchas
     yield from _tell_waiting(waiting, ledger, purchases, teller)
 
 
-def _place_well(entry: Entry, demand: Demand, ledger: Ledger, teller: Teller) -> Placement | Shortfall:
-    """On nodes that kube-scheduler has not refused the gang of late, if there are enough of them."""
+def _place_well(
+    entry: Entry, demand: Demand, ledger: Ledger, teller: Teller, strangers: frozenset[str]
+) -> Placement | Shortfall:
+    """Where kube-scheduler has not refused the gang of late and no stranger is on a free GPU, if it fits there."""
+    bad = strangers if demand.gpus else frozenset()
     if isinstance(entry.owner, Job) and entry.owner.status.evictions:
-        bad = unbound_on(entry.owner, teller.snapshot.taken_at, teller.settings)
-        found = place_gang(ledger, avoiding(demand, bad)) if bad else None
+        bad |= unbound_on(entry.owner, teller.snapshot.taken_at, teller.settings)
+    if bad:
+        found = place_gang(ledger, avoiding(demand, {*demand.avoid, *bad}))
         if isinstance(found, Placement):
             return found
     return place_gang(ledger, demand)
@@ -316,7 +326,7 @@ def _tell_waiting(
         why = reasons[key]
         if isinstance(entry.owner, Job):
             why = with_burst(entry.owner, why, purchases, pools, teller.snapshot)
-        elif isinstance(entry.owner, Workspace):
+        if not isinstance(entry.owner, ServingPool):
             why = with_volume(entry.owner, why)
         yield from teller.tell(Held(entry.work, why, position))
 

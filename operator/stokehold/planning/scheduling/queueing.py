@@ -8,6 +8,7 @@ from stokehold.model.reasons import Waiting
 from stokehold.model.snapshot import Job, Namespace, Pod, Queue, ServingPool, Snapshot, Workspace
 from stokehold.model.statuses import Owner
 from stokehold.planning.placement.explain import Explanation
+from stokehold.planning.scheduling import volumes
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
@@ -100,6 +101,8 @@ def why_not_queued(job: Job, attempt: Attempt, queues: Queues, settings: Schedul
         or _suspended(job)
         or _backing_off(job, queues.snapshot)
         or creation_refused(job, queues.snapshot, settings)
+        or volumes.unusable(job)
+        or volumes.apart(job, queues.snapshot)
         or _terminating_pods(attempt, queues.snapshot)
     )
 
@@ -127,7 +130,7 @@ def creation_refused(owner: Owner, snapshot: Snapshot, settings: SchedulingSetti
     """The API server did not take what it needs; asking it again in every cycle would change nothing."""
     if not owner.create_error or owner.create_failed_at is None:
         return None
-    if snapshot.taken_at - owner.create_failed_at >= settings.restart_backoff:
+    if snapshot.taken_at - owner.create_failed_at >= settings.refusal_pause(owner.create_failures):
         return None
     return Explanation(
         Waiting.CREATION_REFUSED,

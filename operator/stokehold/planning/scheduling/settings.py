@@ -17,6 +17,8 @@ class SchedulingSettings:
     requeue_backoff: timedelta = timedelta(seconds=5)
     """Before the first new attempt after a fault of the cluster; doubles with each in `fault_window`."""
     longest_backoff: timedelta = timedelta(minutes=5)
+    longest_refusal_pause: timedelta = timedelta(minutes=1)
+    """What the API server refuses is tried again after `requeue_backoff`, doubled each time up to this."""
     fault_window: timedelta = timedelta(minutes=5)
     """How long a node that refused workers is remembered, and avoided after `refusals_to_avoid`."""
     refusals_to_avoid: int = 2
@@ -32,6 +34,10 @@ class SchedulingSettings:
     """In one plan; the next one follows at once. Keeps plans short and the API server's queue shorter."""
     most_reports: int = 500
     """How many waiting statuses one plan writes, for the same reason: who can start should not stand behind them."""
+
+    def refusal_pause(self, times: int) -> timedelta:
+        """How long to wait after the API server has refused something so often in a row."""
+        return min(self.requeue_backoff * (1 << min(max(times, 1) - 1, 16)), self.longest_refusal_pause)
 
     def refresh_interval(self, waiting: int) -> timedelta:
         """`refresh_every`, stretched so that a long queue costs at most ten such writes a second."""

@@ -1,20 +1,18 @@
 """Work of one pod beside the gangs: workspaces that should run, and replicas that wait behind our gate. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from stokehold.api import conditions
-from stokehold.api.names import FRESH_VOLUME_ANNOTATION
-from stokehold.model import names
-from stokehold.model.demand import allows
+from stokehold.api.conditions import find_condition
 from stokehold.model.reasons import Waiting
 from stokehold.model.snapshot import Pod, ServingPool, Snapshot, Workspace
 from stokehold.model.statuses import render, told_conditions
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.pools import Pool
+from stokehold.planning.scheduling import volumes
 from stokehold.planning.scheduling.queueing import Promised, Queues, Replica, creation_refused, unserved
 from stokehold.planning.scheduling.reporting import queue_status
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -84,9 +82,11 @@ def why_workspace_waits(workspace: Workspace, queues: Queues, settings: Scheduli
     snapshot = queues.snapshot
     refused = (
         unserved(workspace, queues)
+        or _pausing(workspace, snapshot.taken_at)
         or creation_refused(workspace, snapshot, settings)
-        or _volume_unavailable(workspace)
-        or _volumes_apart(workspace, snapshot)
+        or volumes.files_unavailable(workspace)
+        or volumes.unusable(workspace)
+        or volumes.apart(workspace, snapshot)
     )
     if refused is not None:
         return refused
@@ -100,59 +100,18 @@ def why_workspace_waits(workspace: Workspace, queues: Queues, settings: Scheduli
     )
 
 
-def wants_new_volume(workspace: Workspace) -> bool:
-    """Whether it starts with an empty volume: for the first time, or because its owner has said that one will do."""
-    if workspace.spec.storage is None or workspace.volume is not None:
-        return False
-    asked = workspace.annotations.get(FRESH_VOLUME_ANNOTATION) == names.volume_claim_name(workspace.name)
-    return asked or workspace.status.start_time is None
-
-
-def _volume_unavailable(workspace: Workspace) -> Explanation | None:
-    """Never start on a dying volume, and never silently on a fresh one in place of one that had its files."""
-    if workspace.spec.storage is None or wants_new_volume(workspace):
+def _pausing(workspace: Workspace, now: datetime) -> Explanation | None:
+    """Its pod did not come up the last time: others may have the GPUs meanwhile."""
+    until = workspace.status.requeue_at
+    if until is None or until <= now:
         return None
-    name, volume = names.volume_claim_name(workspace.name), workspace.volume
-    if volume is None:
-        message = f"it has run before, and its volume claim {name} with its files is gone"
-        step = f"Restore the claim, or annotate the workspace with {FRESH_VOLUME_ANNOTATION}={name} to start empty."
-    elif volume.deleting:
-        message = f"its volume claim {name} is being deleted"
-        step = "Wait until it has gone; kubectl describe pvc says what holds it."
-    elif volume.phase == "Lost":
-        message = f"the volume behind its claim {name} is lost"
-        step = f"Restore it, or delete the claim and annotate the workspace with {FRESH_VOLUME_ANNOTATION}={name}."
-    else:
-        return None
-    return Explanation(Waiting.VOLUME_UNAVAILABLE, message, step)
-
-
-def _volumes_apart(workspace: Workspace, snapshot: Snapshot) -> Explanation | None:
-    """Each of its volumes can be reached from some node, and no node reaches all: it would wait for ever."""
-    if len(workspace.reach) < 2:
-        return None
-    nodes = snapshot.nodes.values()
-    reached = [{claim for claim, terms in workspace.reach if allows(terms, node.labels)} for node in nodes]
-    everything = {claim for claim, _ in workspace.reach}
-    if everything in reached or set().union(*reached) != everything:
-        return None
-    message = f"no node reaches all of its volumes: {'; '.join(_places(workspace))}"
-    step = "Move one of them, for example by a snapshot that is restored there, or take it out of spec.volumes."
-    return Explanation(Waiting.VOLUME_UNAVAILABLE, message, step)
-
-
-def with_volume(workspace: Workspace, why: Explanation) -> Explanation:
-    """The reason with the places of its volumes, when they rule nodes out."""
-    if not workspace.reach:
-        return why
-    message = f"{why.message}; {'; '.join(_places(workspace))}"
-    return replace(why, message=message, next_step=f"It starts when GPUs are free there. {why.next_step}")
-
-
-def _places(workspace: Workspace) -> Iterator[str]:
-    for claim, terms in workspace.reach:
-        places = " or ".join(" and ".join(map(str, term)) for term in terms)
-        yield f"volume claim {claim} can be reached from nodes with {places} alone"
+    ready = find_condition(workspace.status.conditions, conditions.READY)
+    told = f"{ready.message}; " if ready is not None and ready.message else ""
+    return Explanation(
+        Waiting.BACKING_OFF,
+        f"{told}next attempt at {until:%H:%M:%S} UTC",
+        "Nothing to do: it starts again by itself.",
+    )
 
 
 def is_started(workspace: Workspace) -> bool:
