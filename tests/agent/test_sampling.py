@@ -145,8 +145,16 @@ def test_high_power_without_utilisation_is_activity():
 
 
 @pytest.mark.parametrize("watts", [math.nan, math.inf, -1.0, 7001.0])
-def test_power_that_cannot_be_true_is_no_activity(watts: float):
+def test_power_that_cannot_be_true_proves_neither_activity_nor_quiet(watts: float):
     assert signal_of_gpu(a_gpu(utilization_percent=ABSENT), watts, THRESHOLDS).verdict is Verdict.UNKNOWN
+    assert signal_of_gpu(a_gpu(utilization_percent=0), watts, THRESHOLDS).verdict is Verdict.UNKNOWN
+    assert signal_of_gpu(a_gpu(utilization_percent=90), watts, THRESHOLDS).verdict is Verdict.ACTIVE
+
+
+def test_a_gpu_without_a_power_limit_is_judged_by_its_utilisation():
+    gpu = a_gpu(utilization_percent=0, power_limit_milliwatts=ABSENT)
+
+    assert signal_of_gpu(gpu, 1e9, THRESHOLDS).verdict is Verdict.QUIET
 
 
 @given(st.floats(0, 1e15), st.floats(0, 1e15))

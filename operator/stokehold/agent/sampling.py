@@ -105,9 +105,15 @@ def signal_of_gpu(gpu: GpuReading, watts: Value, thresholds: Thresholds) -> Sign
         return Signal(Verdict.UNKNOWN, "MIG is on: NVML gives no utilisation for MIG devices")
     utilization = utilization_signal(gpu.utilization_percent, thresholds)
     power = power_signal(watts, gpu.power_limit_milliwatts, thresholds)
-    if utilization.verdict is Verdict.ACTIVE or power.verdict is not Verdict.ACTIVE:
+    if utilization.verdict is Verdict.ACTIVE:
         return utilization
-    return Signal(Verdict.ACTIVE, f"{power.evidence}, {utilization.evidence}")
+    if power.verdict is Verdict.ACTIVE:
+        return Signal(Verdict.ACTIVE, f"{power.evidence}, {utilization.evidence}")
+    # Many GPUs have no energy counter or no limit, and are judged without; where both are read and cannot be true,
+    # the driver is not believed when it says 0 % either.
+    is_read = not isinstance(watts, Missing) and not isinstance(gpu.power_limit_milliwatts, Missing)
+    lies = is_read and power.verdict is Verdict.UNKNOWN and utilization.verdict is Verdict.QUIET
+    return power if lies else utilization
 
 
 def signal_of_instance(instance: InstanceReading) -> Signal:
