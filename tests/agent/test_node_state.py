@@ -16,7 +16,8 @@ from stokehold.agent.sampling import Verdict
 A = PodRef("team-a", "a", "main")
 FAILED = Missing(Cause.FAILED, "it fails")
 
-# What one look may give of GPU 0 when not all is well; the energy counter is set apart, for it must grow.
+# What one look may give of GPU 0 when not all is well. The energy counter is in mJ for each look that came before: it
+# must go back, or leap, beside the same fault in the look before too.
 FAULTS: dict[str, dict[str, object]] = {
     "busy": {"utilization_percent": 4},
     "absurd": {"utilization_percent": 0xFFFFFFFF},
@@ -26,7 +27,7 @@ FAULTS: dict[str, dict[str, object]] = {
     "mig": {"mig_mode": 1, "utilization_percent": Missing(Cause.ABSENT, "Not Supported")},
     "mig and 0 %": {"mig_mode": 1},
     "mig not told": {"mig_mode": FAILED},
-    "reloaded": {"energy_millijoules": 1},
+    "reloaded": {"energy_millijoules": -1},
     "hot": {"energy_millijoules": 10**12},
 }
 CALM = st.tuples(st.just("calm"), st.floats(1.0, 20.0))
@@ -40,7 +41,8 @@ def test_a_gpu_is_quiet_only_when_nothing_at_all_was_amiss_in_the_window(looks: 
     for number, (kind, pause) in enumerate(looks):
         now += pause
         times.append(now)
-        gpu = a_gpu(0, **{"energy_millijoules": 10_000 + number, **FAULTS.get(kind, {})})
+        gpu = a_gpu(0, **{"energy_millijoules": 1, **FAULTS.get(kind, {})})
+        gpu = replace(gpu, energy_millijoules=10_000 + gpu.energy_millijoules * number)
         missed = {"look": NodeReading(error="it hangs")} if kind == "no look" else {}
         observations.append(seen(now, *([] if kind == "not listed" else [gpu]), **missed))
 
