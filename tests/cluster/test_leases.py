@@ -194,6 +194,19 @@ def test_a_leader_that_is_refused_for_long_is_ended(server, stand, status):
     assert str(status) in one.elector.last_error
 
 
+def test_a_stop_that_comes_before_anybody_noticed_the_loss_leaves_the_process_to_be_ended(server, stand):
+    one = stand("one")
+    assert one.started.wait(2)
+    server.unreachable.add("one")
+
+    while one.elector.is_leader():
+        pass
+    one.elector.stop()  # as a writer does that was told it may not
+
+    assert one.exited.wait(2)
+    assert one.losses == 1
+
+
 def test_a_short_outage_changes_nothing(server, stand):
     one = stand("one")
     assert one.started.wait(2)

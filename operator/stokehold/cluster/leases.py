@@ -128,13 +128,17 @@ class LeaseElector:
         if not self.is_leader():
             raise NotLeaderError(f"{self.identity} does not hold {self._namespace}/{self._name}")
 
+    def _has_expired(self) -> bool:
+        """Whether it led until its time ran out, which the watchdog may not have noticed yet."""
+        return self._leading and self._clock() >= self._leader_until
+
     def stop(self, *, release: bool = True) -> None:
         """Stand down; with `release` a successor starts at once, so all writes must have ended.
 
-        After a loss this changes nothing: the watchdog still sees to it that the process ends.
+        After a loss, noticed or not, this changes nothing: the watchdog still sees to it that the process ends.
         """
         with self._lock:
-            if self._lost:
+            if self._lost or self._has_expired():
                 return
             led, self._leading = self._leading, False
             self._stopping.set()
@@ -240,8 +244,7 @@ class LeaseElector:
         with self._lock:
             now = self._clock()
             until = sent_at + self._renew_deadline
-            expired = self._leading and now >= self._leader_until
-            if self._stopping.is_set() or self._lost or expired or now >= until:
+            if self._stopping.is_set() or self._lost or self._has_expired() or now >= until:
                 return  # the answer took too long; the watchdog or the next round deals with it
             started = not self._leading
             self.transitions = transitions
@@ -295,7 +298,7 @@ class LeaseElector:
         while not self._lost:
             if self._stopping.wait(step):
                 return
-            if self._leading and self._clock() >= self._leader_until:
+            if self._has_expired():
                 self._lose(f"not renewed for {self._renew_deadline:g} s", if_expired=True)
         while self._clock() < self._leader_until + self._exit_after:
             time.sleep(step)
