@@ -1,7 +1,5 @@
 """The autoscaling cycle: serving pools, from their load to their Deployments. Here it is only counted."""
 
-from collections.abc import Iterable
-
 from stokehold.model.actions import Action, WriteStatus
 from stokehold.model.reasons import Scaling
 from stokehold.model.snapshot import Snapshot
@@ -11,11 +9,10 @@ for _reason in Scaling:  # a series that starts at 1 hides its first increase
     metrics.POOL_DECISIONS.labels(_reason)
 
 
-def count_actions(actions: Iterable[Action]) -> None:
-    """Metrics of what has been decided; a status that is refused is decided, and counted, again."""
-    for action in actions:
-        if isinstance(action, WriteStatus) and action.decides:
-            metrics.POOL_DECISIONS.labels(action.decides).inc()
+def count_done(action: Action) -> None:
+    """Metrics of a decision that has been carried out."""
+    if isinstance(action, WriteStatus) and action.decides:
+        metrics.POOL_DECISIONS.labels(action.decides).inc()
 
 
 def count_scrape(source: str, result: str) -> None:

@@ -1,7 +1,6 @@
 """The culling cycle: metrics of what was decided about DevWorkspaces, and of how they stand."""
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 from stokehold.api import conditions
@@ -25,16 +24,15 @@ for _stop in Stop:
     metrics.WORKSPACE_STOPS.labels(_stop)
 
 
-def count_actions(actions: Iterable[Action]) -> None:
-    """Metrics of what has been decided."""
-    for action in actions:
-        match action:
-            case EndWorkspace():
-                metrics.WORKSPACE_STOPS.labels(action.record.reason).inc()
-            case WriteStatus(subject=Workspace() as workspace):
-                _count_refusal(workspace, action.status)
-            case _:
-                pass  # counted by outcome where they are carried out
+def count_done(action: Action) -> None:
+    """Metrics of a decision that has been carried out."""
+    match action:
+        case EndWorkspace():
+            metrics.WORKSPACE_STOPS.labels(action.record.reason).inc()
+        case WriteStatus(subject=Workspace() as workspace):
+            _count_refusal(workspace, action.status)
+        case _:
+            pass  # no more is told of them than that they were done
 
 
 def count_state(snapshot: Snapshot) -> None:

@@ -67,10 +67,11 @@ class Operator:
         api.guard_writes(self._elector.check)
         writer = Writer(settings.identity, self._elector.check, lambda: self._elector.transitions)
         self._writes = Writes(api, self._watches, writer, clock.now)
-        self._applier = Applier(self._writes, self._cluster, _count_action, _count_refusal)
+        self._applier = Applier(self._writes, self._cluster, self._count_action, _count_refusal)
         registry = Registry(api, settings.namespace)
         self._calls = ProviderCalls(registry, self._cluster, self._elector.check, clock.now)
         self._provisioner = Provisioner(settings.provisioning, self._calls, self._applier.apply)
+        self._seen = self._cluster.snapshot()
         self._autoscaling = self._cycle("autoscaling", self._plan_autoscaling)
         self._cycles = (
             self._cycle(
@@ -211,19 +212,24 @@ class Operator:
         return Cycle(name, self._cluster.snapshot, plan, carry_out or self._applier.apply, pace, due)
 
     def _plan_scheduling(self, snapshot: Snapshot) -> Iterable[Action]:
-        actions = list(plan_scheduling(snapshot, self._settings.scheduling))
-        scheduling.count_actions(actions, snapshot)
-        return actions
+        self._seen = snapshot
+        return plan_scheduling(snapshot, self._settings.scheduling)
 
     def _plan_autoscaling(self, snapshot: Snapshot) -> Iterable[Action]:
-        actions = list(plan_autoscaling(snapshot, self._settings.autoscaling))
-        autoscaling.count_actions(actions)
-        return actions
+        return plan_autoscaling(snapshot, self._settings.autoscaling)
 
     def _plan_culling(self, snapshot: Snapshot) -> Iterable[Action]:
-        actions = list(plan_culling(snapshot, self._settings.culling))
-        culling.count_actions(actions)
-        return actions
+        return plan_culling(snapshot, self._settings.culling)
+
+    def _count_action(self, action: Action, outcome: str) -> None:
+        name = type(action).__name__
+        for possible in OUTCOMES:  # a series that starts at 1 hides its first increase
+            metrics.ACTIONS.labels(name, possible)
+        metrics.ACTIONS.labels(name, outcome).inc()
+        if outcome == "done":
+            scheduling.count_done(action, self._seen)
+            autoscaling.count_done(action)
+            culling.count_done(action)
 
     def _problems(self) -> list[str]:
         deaf = self._settings.webhook is not None and not self._admits.is_set()
@@ -240,12 +246,6 @@ class Operator:
         autoscaling.count_state(snapshot)
         fleet.count_fleet(snapshot, self._settings.culling.agent_silent_after)
         culling.count_state(snapshot)
-
-
-def _count_action(action: str, outcome: str) -> None:
-    for possible in OUTCOMES:  # a series that starts at 1 hides its first increase
-        metrics.ACTIONS.labels(action, possible)
-    metrics.ACTIONS.labels(action, outcome).inc()
 
 
 def _count_refusal(kind: str, reason: str) -> None:

@@ -1,7 +1,7 @@
 """The scheduling cycle: what was decided about TrainingJobs, and what waits, as metrics."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -19,18 +19,17 @@ from stokehold.planning.scheduling.single_pods import waiting_replicas, waiting_
 WAITING = ("", api.PENDING, api.RESTARTING)
 
 
-def count_actions(actions: Iterable[Action], snapshot: Snapshot) -> None:
-    """Metrics of what has been decided."""
-    for action in actions:
-        match action:
-            case FinishJob():
-                queue = queue_of(action.job, snapshot)
-                metrics.JOBS_FINISHED.labels(queue, action.proof.reason).inc()
-                _count_start(action.job, action.status or {}, snapshot)
-            case WriteStatus():
-                _count_status(action, snapshot)
-            case _:
-                pass  # counted by outcome where they are carried out
+def count_done(action: Action, snapshot: Snapshot) -> None:
+    """Metrics of a decision that has been carried out; `snapshot` is one from about then."""
+    match action:
+        case FinishJob():
+            queue = queue_of(action.job, snapshot)
+            metrics.JOBS_FINISHED.labels(queue, action.proof.reason).inc()
+            _count_start(action.job, action.status or {}, snapshot)
+        case WriteStatus():
+            _count_status(action, snapshot)
+        case _:
+            pass  # no more is told of them than that they were done
 
 
 def count_state(snapshot: Snapshot) -> None:

@@ -56,8 +56,8 @@ __all__ = ["Applier", "Writer", "Writes"]
 
 log = logs.get("apply")
 
-Observer = Callable[[str, str], None]
-"""Told of each action: its name, and its outcome, one of OUTCOMES."""
+Observer = Callable[[Action, str], None]
+"""Told of each action and its outcome, one of OUTCOMES."""
 OUTCOMES = ("done", "refused", "outdated", "unknown")
 
 Refused = Callable[[str, str], None]
@@ -103,7 +103,7 @@ class Applier:
         # What creates has a memory of its own, which its owner can clear.
         if not isinstance(action, AdmitJob | StartWorkspace | WriteDeployment):
             self._patience.note(key, refused=outcome == "refused")
-        self._observe(name, outcome)
+        self._observe(action, outcome)
         return outcome
 
     async def _tell_refusal(self, action: Action, error: ApiError) -> None:
