@@ -224,13 +224,18 @@ def test_a_policy_that_refuses_statuses_fires(
     cluster: LocalCluster, prometheus: Prometheus, operator: OperatorProcess, team: Team
 ):
     policy = REFUSE_STATUS.format(namespace=team.namespace)
+    team.submit("told", suspend=True)
+    team.wait_phase("told", "Suspended")
     cluster.kubectl("apply", "-f", "-", input=policy)
     try:
+        change = ("patch", "tj", "told", "--subresource=status", "--type=merge", "-p", '{"status": {"attempt": 9}}')
+        wait_until(lambda: not team.kubectl(*change, "--dry-run=server", check=False), 30)  # the API server knows it
         team.submit("waits", numNodes=9, gpusPerNode=8)
 
         assert_fires(prometheus, "StokeholdWritesRefused", within=90, action="WriteStatus")
+        again = {"kind": "TrainingJob", "reason": "Invalid"}
+        wait_until(lambda: operator.metric("stokehold_writes_refused_total", **again) > 2, 40)
         assert team.events("waits") == ["WriteRefused"]  # one, though it was refused again and again
-        assert operator.metric("stokehold_writes_refused_total", kind="TrainingJob", reason="Invalid") > 1
     finally:
         cluster.kubectl("delete", "-f", "-", input=policy)
 
