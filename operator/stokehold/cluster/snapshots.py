@@ -141,15 +141,16 @@ class Owners:
 class Nodes:
     """Nodes by name; remembers which device plugins came back only just now."""
 
-    def __init__(self, wake: Wake, clock: Clock) -> None:
+    def __init__(self, wake: Wake, clock: Clock, settle_time: timedelta) -> None:
         self.values: dict[str, Node] = {}
         self._wake = wake
         self._clock = clock
+        self._settle_time = settle_time
 
     def on_upsert(self, key: Key, old: Node | None, new: Node) -> None:
         """Keep the new value, with the time from which its devices may be trusted."""
         before = self.values.get(new.name)
-        settled = settle(before, new, self._clock())
+        settled = settle(before, new, self._clock(), self._settle_time)
         self.values[new.name] = settled
         if before != settled:  # a kubelet's heartbeat changes nothing that a plan looks at
             self._wake()
@@ -273,8 +274,9 @@ class Jobs:
 class Cluster:
     """All indexes together; `snapshot` freezes them."""
 
-    def __init__(self, wake: Wake, clock: Clock) -> None:
-        self.nodes = Nodes(wake, clock)
+    def __init__(self, wake: Wake, clock: Clock, settle_time: timedelta = timedelta(seconds=30)) -> None:
+        """`settle_time` is for how long GPUs must stay before a node that had lost some takes new work."""
+        self.nodes = Nodes(wake, clock, settle_time)
         self.pods = Pods(wake)
         self.jobs = Jobs(wake)
         self.queues: Shelf[Queue] = Shelf(wake)

@@ -61,7 +61,7 @@ class Operator:
         self._admits = asyncio.Event()
         self._failure: str | None = None
         self._loop = asyncio.get_running_loop()
-        self._cluster = Cluster(self._wake, clock.now)
+        self._cluster = Cluster(self._wake, clock.now, settings.settle_time)
         self._watches = Watches(api, self._cluster)
         self._elector = self._make_elector()
         api.guard_writes(self._elector.check)

@@ -272,7 +272,7 @@ class GPUNodePoolStatus(Part):
     phase: str = ""
     """Whether the pool can be used: Ready, Empty, or Invalid with the reason in conditions."""
     conditions: Conditions = ()
-    """The state in detail: Ready and Valid."""
+    """The state in detail: Ready, Valid, and DevicesReady, whose message names the nodes that have lost GPUs."""
     nodes: NodeCounts | None = None
     """How many nodes the pool has."""
     gpus: GpuCounts | None = None
