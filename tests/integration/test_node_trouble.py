@@ -1,8 +1,9 @@
 """Device plugins that go and come back, kubelets that refuse, pods that will not die."""
 
 import json
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 import pytest
@@ -163,13 +164,28 @@ def test_finished_job_stays_finished_when_its_pods_change_their_mind(team: Team)
     assert len(team.pods("over")) == 1
 
 
-def test_corpse_keeps_its_gpus_and_its_name_but_stands_in_nobodys_way(
-    team: Team, cluster: LocalCluster, operator: OperatorProcess
+@pytest.fixture
+def dead_kubelet(cluster: LocalCluster) -> Iterator[Callable[[str], None]]:
+    """Lets the kubelet of a node die."""
+    silent: list[str] = []
+
+    def die(node: str) -> None:
+        silent.append(node)
+        cluster.set_silent(node)
+
+    yield die
+    for node in silent:
+        cluster.set_heard(node)
+
+
+def test_corpse_keeps_its_gpus_and_its_name_is_told_of_and_stands_in_nobodys_way(
+    team: Team, operator: OperatorProcess, dead_kubelet: Callable[[str], None]
 ):
-    undead = {"spec": {"terminationGracePeriodSeconds": 600}}
-    team.submit("j1", {"ignores-sigterm": "true"}, gpusPerNode=8, gpuTypes=["a100-80gb"], podTemplate=undead)
+    quick = {"spec": {"terminationGracePeriodSeconds": 1}}
+    team.submit("j1", gpusPerNode=8, gpuTypes=["a100-80gb"], podTemplate=quick)
     team.wait_phase("j1", "Running")
     node = team.nodes_of("j1")[0]
+    dead_kubelet(node)
     team.kubectl("delete", "tj", "j1")
     wait_until(lambda: team.pods("j1")[0]["metadata"].get("deletionTimestamp"), 20)
     operator.kill()
@@ -178,12 +194,20 @@ def test_corpse_keeps_its_gpus_and_its_name_but_stands_in_nobodys_way(
     team.submit("j1", gpusPerNode=8, gpuTypes=["a100-80gb"])
     team.submit("j2", gpusPerNode=8, gpuTypes=["a100-80gb"])
 
-    team.wait_phase("j1", "Running")
+    team.wait_phase("j1", "Running", within=40)
     queue = team.wait_reason("j2", "WaitingForCapacity")
     alive = [p for p in team.pods("j1") if not p["metadata"].get("deletionTimestamp")]
     assert [p["metadata"]["name"] for p in alive] == ["j1-2-0"]
     assert alive[0]["spec"]["nodeName"] != node
     assert queue["details"]["available"] == 0
+    wait_until(lambda: "StillTerminating" in team.events("j1-1-0"), 30, lambda: team.events("j1-1-0"))
+    said = team.kubectl(
+        "get", "events", "--field-selector", "reason=StillTerminating", "-o", "jsonpath={.items[*].message}"
+    )
+    assert re.search(
+        rf"^pod j1-1-0 on node {node} should be gone since 20\d\d-\S+ \S+ UTC and still holds 8 {GPU}", said
+    )
+    assert operator.metric("stokehold_gpus", state="terminating") == 8
     team.kubectl("delete", "pod", "j1-1-0", "--force", "--grace-period=0")
     took = wait_until(lambda: team.nodes_of("j2") == [node], 15, lambda: team.status("j2"))
     assert took < 5

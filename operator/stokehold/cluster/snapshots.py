@@ -170,6 +170,8 @@ class Pods:
         """Workers without an owner; nobody's job."""
         self.by_member: dict[tuple[str, Member], dict[Key, Pod]] = {}
         """Pods of workspaces and of serving pools, by namespace and label."""
+        self.leaving: dict[Key, Pod] = {}
+        """Those on a node that are being deleted."""
         self._by_node: dict[str, dict[Key, Pod]] = {}
         self._used: dict[str, Resources] = {}
         self._tenants: dict[str, tuple[str, ...]] = {}
@@ -185,6 +187,8 @@ class Pods:
         if new.node and not new.is_over:
             self._by_node.setdefault(new.node, {})[key] = new
             self._stale.add(new.node)
+            if new.terminating_since is not None:
+                self.leaving[key] = new
         if (home := self._home(new)) is not None:
             home[key] = new
         self._wake()
@@ -220,6 +224,7 @@ class Pods:
         return None
 
     def _take_out(self, key: Key, pod: Pod) -> None:
+        self.leaving.pop(key, None)
         if pod.node and (pods := self._by_node.get(pod.node)) is not None:
             pods.pop(key, None)
             if not pods:
@@ -390,6 +395,7 @@ class Cluster:
             steady_since=now - timedelta(seconds=steady) if math.isfinite(steady) else None,
             nodes=dict(self.nodes.values),
             used=self.pods.used(),
+            leaving=tuple(self.pods.leaving.values()),
             jobs=jobs,
             orphans=self._orphans(jobs),
             node_pools=dict(self.node_pools.values),

@@ -402,6 +402,8 @@ class Snapshot:
     nodes: Mapping[str, Node] = field(default_factory=dict)
     used: Mapping[str, Resources] = field(default_factory=dict)
     """What the live pods on each node request, foreign and terminating ones included, as kube-scheduler counts."""
+    leaving: tuple[Pod, ...] = ()
+    """The live pods on nodes that are being deleted; they are part of `used` until they are gone."""
     jobs: Mapping[tuple[str, str], Job] = field(default_factory=dict)
     orphans: tuple[Pod, ...] = ()
     """Workers whose TrainingJob is gone; they hold their node and their name until they are gone too."""

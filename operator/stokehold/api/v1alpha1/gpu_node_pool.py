@@ -241,6 +241,8 @@ class GpuCounts(Part):
     """GPUs that the nodes offer."""
     used: Int | None = None
     """GPUs that pods hold."""
+    terminating: Int | None = None
+    """Those of used whose pods are being deleted and have not gone yet."""
     free: Int | None = None
     """GPUs that a new pod could have."""
 

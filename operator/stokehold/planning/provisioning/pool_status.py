@@ -11,7 +11,7 @@ from stokehold.model.actions import Note, WriteStatus
 from stokehold.model.snapshot import NodePool
 from stokehold.model.statuses import dump, told_conditions, whole
 from stokehold.planning.placement.devices import LOST, named, told, troubles, unsettled_nodes
-from stokehold.planning.placement.pools import Pool
+from stokehold.planning.placement.pools import Pool, count_gpus
 from stokehold.planning.placement.prices import gpu_price
 from stokehold.planning.provisioning import breaker
 from stokehold.planning.provisioning.world import World
@@ -41,8 +41,7 @@ def _status(
     gpu = members.gpu_resource
     usable = [node for node in nodes if node.ready and node.name not in unsettled]
     ready = [node for node in usable if node.allocatable.get(gpu, 0) > 0]
-    total = sum(node.allocatable.get(gpu, 0) for node in nodes)
-    used = sum(world.snapshot.used.get(node.name, {}).get(gpu, 0) for node in nodes)
+    gpus = count_gpus(members, world.snapshot)
     free = sum(
         max(0, node.allocatable.get(gpu, 0) - world.snapshot.used.get(node.name, {}).get(gpu, 0))
         for node in ready
@@ -56,7 +55,7 @@ def _status(
             "observed_generation": pool.generation,
             "phase": READY if ready else EMPTY,
             "nodes": NodeCounts(total=len(nodes), ready=len(ready), requested=coming),
-            "gpus": GpuCounts(total=total, used=used, free=free),
+            "gpus": GpuCounts(total=gpus.allocatable, used=gpus.used, terminating=gpus.terminating or None, free=free),
             "cost_per_gpu_hour": per_gpu,
             "marginal_cost_per_gpu_hour": per_gpu,
             "currency": price.currency if price is not None else None,
