@@ -93,16 +93,6 @@ def test_device_plugins_that_go_and_flap_evict_nobody_and_are_trusted_again_only
     assert operator.logged("error") == []
 
 
-def test_resources_that_only_sound_like_gpus_are_not_counted(team: Team, cluster: LocalCluster, spare: str):
-    cluster.set_allocatable(spare, {"nvidia.com/vgpu": 80, "nvidia.com/gpu.shared": 80, "amd.com/gpu": 8})
-    team.submit("full", gpusPerNode=8, podTemplate=ON_SPARE)
-    team.wait_phase("full", "Running")
-
-    team.submit("more", gpusPerNode=1, podTemplate=ON_SPARE)
-
-    assert team.wait_reason("more", "WaitingForCapacity")["details"]["available"] == 0
-
-
 def test_refusal_by_the_kubelet_requeues_the_gang_and_counts_no_restart(team: Team):
     team.submit("reboot", numNodes=2, gpusPerNode=8, gpuTypes=["h100"], failurePolicy={"maxRestarts": 1})
     team.wait_phase("reboot", "Running")
