@@ -346,6 +346,11 @@ class Cluster:
         namespace = self.namespaces.values.get("kube-system")
         return namespace.uid if namespace is not None else ""
 
+    def is_closed(self, namespace: str) -> bool:
+        """Whether the namespace is being deleted, and takes nothing new."""
+        known = self.namespaces.values.get(namespace)
+        return known is not None and known.terminating
+
     def note_answer(self, claim: OwnObject, answer: Answer) -> None:
         """Remember what the provider of a claim answered, until the claim is gone."""
         self._answers[claim.uid] = answer

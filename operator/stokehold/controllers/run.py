@@ -65,7 +65,8 @@ class Operator:
         self._watches = Watches(api, self._cluster)
         self._elector = self._make_elector()
         api.guard_writes(self._elector.check)
-        writer = Writer(settings.identity, self._elector.check, lambda: self._elector.transitions)
+        is_closed = self._cluster.is_closed
+        writer = Writer(settings.identity, self._elector.check, lambda: self._elector.transitions, is_closed)
         self._writes = Writes(api, self._watches, writer, clock.now)
         self._applier = Applier(self._writes, self._cluster, _count_action, _count_refusal)
         registry = Registry(api, settings.namespace)

@@ -55,11 +55,13 @@ log = logs.get("apply")
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Who writes: its name in Events, the check that it may still write, and which leader since the Lease was made."""
+    """Who writes: its name in Events, whether and where it may write, and which leader since the Lease was made."""
 
     identity: str
     check_leader: Callable[[], None]
     term: Callable[[], int]
+    is_closed: Callable[[str], bool] = lambda _: False
+    """Whether a namespace is being deleted, by name."""
 
 
 class Writes:
@@ -174,7 +176,12 @@ class Writes:
         await self.tell(about, (note,))
 
     async def tell(self, about: Subject, notes: Iterable[Note]) -> None:
-        """Events come after the write that they tell of, and never stand in its way."""
+        """Events come after the write that they tell of, and never stand in its way.
+
+        A namespace that is being deleted takes none.
+        """
+        if self._writer.is_closed(about.namespace):
+            return
         for note in notes:
             body = manifests.event(about, note, self._clock(), self._writer.identity)
             body["metadata"]["annotations"] = self.stamp()
