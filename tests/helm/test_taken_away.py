@@ -1,10 +1,10 @@
-"""The kinds are deleted while the operator runs, and come back."""
+"""What the operator stands on is taken away while it runs, and comes back: the kinds, the release's namespace."""
 
 from collections.abc import Callable
 
 import pytest
 from hack.cluster import LocalCluster
-from hack.installation import ROOT, OperatorProcess
+from hack.installation import NAMESPACE, ROOT, OperatorProcess, install
 
 from kit.jobs import Team, wait_until
 
@@ -33,6 +33,27 @@ def test_operator_names_the_kinds_that_are_gone_and_goes_on_when_they_are_back_w
     assert back_after < 30
     assert operator.is_running
     assert operator.logged("error") == []
+
+
+def test_work_outlives_the_namespace_of_the_release_and_the_next_installation_takes_it_over(
+    installed: LocalCluster, start_operator: Callable[..., OperatorProcess]
+):
+    operator = start_operator("before")
+    team = Team.create(installed, "outlives")
+    team.submit("runs")
+    team.wait_phase("runs", "Running", within=60)
+    before = [pod["metadata"]["uid"] for pod in team.live_pods("runs")]
+
+    installed.kubectl("delete", "namespace", NAMESPACE, "--timeout=60s")
+    operator.wait_end(60)  # nobody vouches for it any more
+    team.submit("later", {"run-for": "1s"})
+    team.kubectl("run", "plain-pod", "--image=x")
+    install(installed)
+    start_operator("after")
+
+    team.wait_phase("later", "Succeeded", within=60)
+    assert [pod["metadata"]["uid"] for pod in team.live_pods("runs")] == before
+    assert team.status("runs")["attempt"] == 1
 
 
 def missing(operator: OperatorProcess) -> list[str]:
