@@ -141,8 +141,11 @@ class Writes:
             _check_owner(resource, await self.call(lambda: self.api.get(resource, name, namespace)), owner)
         await self.patch(resource, name, body, namespace=namespace, kind=PatchKind.APPLY)
 
-    async def write_status(self, subject: OwnObject, status: dict[str, Any], version: str | None = None) -> None:
-        """Replace the status, unless the object has changed since `version` (default: since the snapshot)."""
+    async def write_status(self, subject: OwnObject, status: dict[str, Any], version: str | None = None) -> str:
+        """Replace the status, unless the object has changed since `version` (default: since the snapshot).
+
+        Returns the version that the object has now: the same as before if nothing has changed.
+        """
         resource = OF_KIND[subject.KIND]
         metadata = {
             "name": subject.name,
@@ -164,6 +167,7 @@ class Writes:
             )
         )
         self.show(resource, written)
+        return str(written["metadata"]["resourceVersion"])
 
     async def tell_once(self, about: Subject, note: Note) -> None:
         """One Event for what goes on happening, however often it is told; the API server keeps Events for an hour."""
