@@ -1,5 +1,6 @@
 """InferencePools on a real control plane, with the operator as a process and engines that are real HTTP servers."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
