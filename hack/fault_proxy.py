@@ -44,6 +44,7 @@ class Call:
     is_watch: bool
     received_at: float
     """Seconds of `time.monotonic`."""
+    namespace: str = ""
     status: int = 0
     body: bytes = b""
 
@@ -250,7 +251,7 @@ def _read(request: web.Request, body: bytes) -> Call:
     if request.method == "POST" and not name and body:
         name = json.loads(body).get("metadata", {}).get("name", "")
     is_watch = request.query.get("watch") == "true"
-    return Call(request.method, resource, name, is_watch, time.monotonic(), body=body)
+    return Call(request.method, resource, name, is_watch, time.monotonic(), parts.get("namespace") or "", body=body)
 
 
 def _refusal(status: int) -> web.Response:

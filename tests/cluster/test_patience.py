@@ -1,6 +1,10 @@
-"""Refused writes are tried again later and later, others at once."""
+"""Refused writes are tried again later and later, those that change nothing are not repeated, others go at once."""
 
+from dataclasses import replace
+
+from builders import a_job
 from stokehold.cluster.apply.patience import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Patience
+from stokehold.cluster.apply.unheard import SAID_AGAIN_AFTER_SECONDS, Unheard
 
 STATUS, OTHER = ("WriteStatus", "TrainingJob", "team-a/twin"), ("WriteStatus", "DevWorkspace", "team-a/twin")
 
@@ -39,3 +43,26 @@ def test_success_and_long_silence_forget_the_refusals():
     patience.note(STATUS, refused=True)
     now += FIRST_PAUSE_SECONDS
     assert not patience.waits(STATUS), "nobody had tried for long"
+
+
+def test_a_status_of_which_the_api_server_drops_what_is_new_is_said_once_until_something_changes():
+    now = 0.0
+    unheard = Unheard(lambda: now)
+    job, changed = a_job(), replace(a_job(), resource_version="2")
+    first, later = ({"phase": "Pending", "since": f"2026-01-01T12:00:0{second}Z"} for second in (1, 2))
+    assert not unheard.is_vain(job, first)
+    unheard.note(job, first, job.resource_version)
+
+    assert unheard.is_vain(job, later)
+    assert not unheard.is_vain(job, {**later, "phase": "Running"})
+    assert not unheard.is_vain(changed, later)
+    now = SAID_AGAIN_AFTER_SECONDS
+    assert not unheard.is_vain(job, later)
+
+
+def test_a_status_that_was_taken_may_be_said_again():
+    unheard = Unheard()
+    job = a_job()
+    unheard.note(job, {"phase": "Pending"}, "2")
+
+    assert not unheard.is_vain(job, {"phase": "Pending"})

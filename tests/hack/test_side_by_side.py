@@ -84,3 +84,22 @@ def test_down_stops_a_cluster_whose_starter_was_killed(tmp_path: Path) -> None:
     assert f"{name} is down" in output
     assert not [pid for pid in pids.values() if psutil.pid_exists(pid)]
     assert not Path(folder).exists()
+
+
+def test_up_ends_with_the_line_to_export_and_down_leaves_nothing(tmp_path: Path) -> None:
+    description = tmp_path / "small.yaml"
+    description.write_text("pools: [{name: cpu, nodes: 1}]")
+    name = f"up-{tmp_path.name.replace('_', '-')[:20].strip('-')}"
+    up = python("-m", "hack.cluster", "up", str(description), "--name", name)
+    entry = registry.find(name)
+    assert entry is not None, up.stderr
+    pids = Processes(entry.folder / "run").pids()
+    export, kubeconfig = up.stdout.splitlines()[-1].split("=")
+    assert (export, Path(kubeconfig).is_file()) == ("export KUBECONFIG", True)
+
+    assert python("-m", "hack.cluster", "down", "--name", name).returncode == 0
+
+    assert set(pids) == SERVERS
+    assert not [pid for pid in pids.values() if psutil.pid_exists(pid)]
+    assert not entry.folder.exists()
+    assert registry.find(name) is None

@@ -15,7 +15,8 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def operator(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    with one_operator(cluster, tmp_path_factory.mktemp("operator"), ["--bind-timeout", "8s"]) as running:
+    options = ["--bind-timeout", "8s", "--settle-time", "6s", "--refusals-remembered", "25s"]
+    with one_operator(cluster, tmp_path_factory.mktemp("operator"), options) as running:
         yield running
 
 

@@ -1,15 +1,20 @@
 """Names that fit the object but not its children: either refused with the limit, or shortened so that all works."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
+from hack.cluster import LocalCluster
+from hack.installation import OperatorProcess
 
-from kit.jobs import Team, wait_until
+from kit.jobs import Object, Team, wait_until
+from kit.serving import inference_pool
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
 
 LONG = "experiment-with-a-very-long-name-that-tells-the-whole-story-of"
-NAMES = ["llama-3.1-8b", "7b-sft", "x" * 60, "y" * 63, "z" * 64, ("deep." * 40)[:199] + "e", LONG + "a", LONG + "b"]
+DOTTED = ("deep." * 40)[:199] + "e"
+NAMES = ["llama-3.1-8b", "7b-sft", "x" * 60, "y" * 63, "z" * 64, DOTTED, LONG + "a", LONG + "b"]
 
 
 def test_each_accepted_name_gets_pods_and_a_service_that_the_workers_find(team: Team):
@@ -65,6 +70,69 @@ def test_pod_that_the_server_refuses_is_reported_not_retried_in_silence(team: Te
     wait_until(lambda: team.reason("labelled") == "CreationRefused", 20, lambda: team.status("labelled"))
 
     assert "volumeMounts" in team.status("labelled")["queue"]["message"]
+
+
+@pytest.fixture
+def long_queue_and_pool(team: Team, cluster: LocalCluster) -> Iterator[None]:
+    """All work of the team goes through a queue and to a pool whose names are as long as names can be."""
+    queue = {"namespaces": {"matchLabels": {"kubernetes.io/metadata.name": team.namespace}}}
+    pool = {"gpuType": "h100", "nodeSelector": {"sim.stokehold.dev/pool": "h100"}}
+    made = {"GPUQueue": queue, "GPUNodePool": pool}
+    team.apply(*(_object(kind, DOTTED, **spec) for kind, spec in made.items()))
+    yield
+    team.kubectl("delete", "gpool,gws,tj", "--all", "--wait=false")
+    wait_until(lambda: not team.pods(), 60, lambda: team.kubectl("get", "pods"))
+    cluster.kubectl("delete", "gq,gnp", DOTTED)
+
+
+POOLS = ["qwen2.5-7b", "x" * 60, "y" * 63, "7b-" + "v" * 60, DOTTED, LONG + "a", LONG + "b"]
+WORKSPACES = ["ada.2", "d" * 52, "e" * 53, "w" * 63, "7b", DOTTED[5:], LONG + "c", LONG + "d"]
+CHILDREN = {
+    "InferencePool": {"Deployment", "Service", "PodDisruptionBudget"},
+    "DevWorkspace": {"StatefulSet", "Service"},
+}
+
+
+@pytest.mark.usefixtures("long_queue_and_pool")
+def test_pools_and_workspaces_of_any_accepted_name_run_in_a_queue_and_on_nodes_of_any_name(
+    team: Team, operator: OperatorProcess
+):
+    pools = [inference_pool(name, replicas={"min": 1, "max": 1}, gpuTypes=["h100"]) for name in POOLS]
+    desks = [_object("DevWorkspace", name, image="registry.local/jupyter:1", gpuTypes=["h100"]) for name in WORKSPACES]
+    team.apply(*pools, *desks)
+    team.submit("by-name", queueName=DOTTED, gpuTypes=["h100"])
+
+    team.wait_phase("by-name", "Running", within=30)
+    wait_until(lambda: set(_phases(team)) == {"Ready", "Active"}, 30, lambda: _phases(team))
+    children = _children(team)
+    assert team.status("by-name")["placement"]["pool"] == DOTTED
+    assert len(_phases(team)) == len(children) == len(POOLS) + len(WORKSPACES)
+    for (kind, _), kinds in children.items():
+        assert set(kinds) == CHILDREN[kind]
+
+    operator.kill()
+    operator.restart()
+    team.submit("after", {"run-for": "1s"}, gpuTypes=["h100"])
+    team.wait_phase("after", "Succeeded", within=40)
+    assert _children(team) == children
+
+
+def _object(kind: str, name: str, **spec: object) -> Object:
+    return {"apiVersion": "stokehold.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def _phases(team: Team) -> list[str]:
+    return team.kubectl("get", "gpool,gws", "-o", "jsonpath={.items[*].status.phase}").split()
+
+
+def _children(team: Team) -> dict[tuple[str, str], dict[str, str]]:
+    """The children of each object, by kind and name of the object: their names by their kind."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    kinds = "deployments,statefulsets,services,poddisruptionbudgets"
+    for child in json.loads(team.kubectl("get", kinds, "-o", "json"))["items"]:
+        owner = child["metadata"]["ownerReferences"][0]
+        found.setdefault((owner["kind"], owner["name"]), {})[child["kind"]] = child["metadata"]["name"]
+    return found
 
 
 def _refusal(team: Team, name: str) -> str:

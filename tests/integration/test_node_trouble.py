@@ -1,12 +1,16 @@
 """Device plugins that go and come back, kubelets that refuse, pods that will not die."""
 
 import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
 
 import pytest
 from hack.cluster import LocalCluster
 from hack.installation import OperatorProcess
 
-from kit.jobs import Team, wait_until
+from kit.jobs import Object, Team, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
 
@@ -27,31 +31,66 @@ def spare(cluster: LocalCluster, team: Team):
 ON_SPARE = {"spec": {"nodeSelector": {"spare": "true"}}}
 
 
-def test_lost_device_plugin_evicts_nobody_and_is_trusted_again_only_when_stable(
-    team: Team, cluster: LocalCluster, spare: str
+@pytest.fixture
+def h100(cluster: LocalCluster, team: Team) -> Iterator[str]:
+    """The four nodes of that type as a declared pool, so that there is a status to look at."""
+    pool = {
+        "apiVersion": "stokehold.dev/v1alpha1",
+        "kind": "GPUNodePool",
+        "metadata": {"name": "h100"},
+        "spec": {"gpuType": "h100", "nodeSelector": {"sim.stokehold.dev/pool": "h100"}},
+    }
+    team.apply(pool)
+    yield "h100"
+    team.empty()
+    for number in range(4):
+        cluster.set_allocatable(f"h100-{number}", {GPU: 8})
+    cluster.kubectl("delete", "gnp", "h100")
+
+
+def test_device_plugins_that_go_and_flap_evict_nobody_and_are_trusted_again_only_when_stable(
+    team: Team, cluster: LocalCluster, operator: OperatorProcess, h100: str
 ):
-    team.submit("runs", gpusPerNode=2, podTemplate=ON_SPARE)
-    team.wait_phase("runs", "Running")
+    team.submit("gang", numNodes=2, gpusPerNode=8, gpuTypes=["h100"])
+    team.submit("desk", gpusPerNode=1, podTemplate=on_node("h100-2"))
+    for name in ("gang", "desk"):
+        team.wait_phase(name, "Running")
+    away, flapping = min(team.nodes_of("gang")), "h100-2"
+    before = pods_of(team)
 
-    cluster.set_allocatable(spare, {GPU: 0})
-    team.submit("waits", gpusPerNode=1, podTemplate=ON_SPARE)
-    queue = team.wait_reason("waits", "WaitingForCapacity")
-    cluster.set_allocatable(spare, {GPU: 8})
-    trusted_after = wait_until(lambda: team.phase("waits") == "Running", 45, lambda: team.status("waits"))
+    cluster.set_allocatable(away, {GPU: 0})
+    drop_resource(cluster, "h100-3")
+    cluster.set_allocatable(flapping, {GPU: 0})
+    operator.kill()
+    operator.restart(wait=False)
+    team.submit("large", gpusPerNode=8, gpuTypes=["h100"])
+    team.submit("small", gpusPerNode=1, gpuTypes=["h100"])
+    wait_until(lambda: team.reason("large"), 40, operator.tail)
+    for _ in range(8):  # longer than the settle time, and never stable for so long
+        cluster.set_allocatable(flapping, {GPU: 8})
+        time.sleep(0.5)
+        cluster.set_allocatable(flapping, {GPU: 0})
+        time.sleep(0.5)
+    told = pool_condition(cluster, h100)["message"]
+    cluster.set_allocatable(flapping, {GPU: 8})
+    assert {part.split(":")[0] for part in told.split("; ")} == {away, flapping, "h100-3"}
+    assert team.reason("small") == "WaitingForCapacity"
 
-    assert queue["details"]["available"] == 0
-    assert team.status("runs")["attempt"] == 1
-    assert trusted_after > 25
+    operator.stop()
+    operator.restart()  # one that has not seen the flapping
+    trusted_after = wait_until(lambda: team.nodes_of("small") == [flapping], 30, lambda: team.status("small"))
+    cluster.set_allocatable(away, {GPU: 7})
+    cluster.set_allocatable("h100-3", {GPU: 8})
+    team.wait_phase("large", "Running", within=30)
+    cluster.set_allocatable(away, {GPU: 8})
+    wait_until(lambda: pool_condition(cluster, h100)["status"] == "True", 20, lambda: pool_condition(cluster, h100))
 
-
-def test_resources_that_only_sound_like_gpus_are_not_counted(team: Team, cluster: LocalCluster, spare: str):
-    cluster.set_allocatable(spare, {"nvidia.com/vgpu": 80, "nvidia.com/gpu.shared": 80, "amd.com/gpu": 8})
-    team.submit("full", gpusPerNode=8, podTemplate=ON_SPARE)
-    team.wait_phase("full", "Running")
-
-    team.submit("more", gpusPerNode=1, podTemplate=ON_SPARE)
-
-    assert team.wait_reason("more", "WaitingForCapacity")["details"]["available"] == 0
+    assert trusted_after > 4.5
+    assert team.nodes_of("large") == ["h100-3"]
+    assert before <= pods_of(team)
+    told_of = json.loads(cluster.kubectl("get", "events", "-A", "-o", "json", "--field-selector", "reason=DevicesLost"))
+    assert 1 <= len(told_of["items"]) <= 4
+    assert operator.logged("error") == []
 
 
 def test_refusal_by_the_kubelet_requeues_the_gang_and_counts_no_restart(team: Team):
@@ -71,24 +110,43 @@ def test_refusal_by_the_kubelet_requeues_the_gang_and_counts_no_restart(team: Te
     assert status["usage"]["lostGpuSeconds"] > 0
 
 
-def test_node_whose_kubelet_refuses_is_avoided_after_two_refusals(team: Team, spare: str):
+@pytest.mark.usefixtures("spare")
+def test_node_whose_kubelet_refuses_is_avoided_after_two_refusals_until_they_are_old(team: Team):
     refuse = {"fail-reason": "UnexpectedAdmissionError"}
     team.submit("refused", refuse, gpusPerNode=1, podTemplate=ON_SPARE)
-
     wait_until(lambda: len(team.status("refused").get("evictions", [])) == 2, 40, lambda: team.status("refused"))
 
     queue = team.wait_reason("refused", "WaitingForCapacity", within=30)
-    assert len(team.status("refused")["evictions"]) == 2
-    assert "not ready" in queue["message"] or "avoided" in queue["message"]
+    assert queue["message"].endswith("1 node not ready, cordoned or not trusted yet")
+    team.patch("refused", {"podTemplate": {"metadata": {"annotations": {"sim.stokehold.dev/fail-reason": None}}}})
+
+    status = team.wait_phase("refused", "Running", within=30)
+    assert status["attempt"] == 3
+    first = min(eviction["time"] for eviction in status["evictions"])
+    assert seconds_between(first, status["startTime"]) >= 24  # refusals are remembered for 25 s here
+
+
+def test_gang_that_was_half_done_restarts_whole_when_its_kubelet_takes_back_what_had_succeeded(team: Team):
+    team.submit("half", numNodes=2, failurePolicy={"maxRestarts": 0})
+    team.wait_phase("half", "Running")
+    team.kubectl("annotate", "pod", "half-1-0", "sim.stokehold.dev/run-for=0s")
+    wait_until(lambda: phase_of(team, "half-1-0") == "Succeeded", 20)
+
+    take_back(team, "half-1-0")
+
+    wait_until(lambda: team.status("half").get("attempt") == 2, 20, lambda: team.status("half"))
+    status = team.wait_phase("half", "Running", within=30)
+    assert status.get("restarts", 0) == 0
+    assert status["lastFailure"]["reason"] == "RejectedByNode"
+    assert len(team.live_pods("half")) == 2
 
 
 def test_finished_job_stays_finished_when_its_pods_change_their_mind(team: Team):
     team.submit("over", {"run-for": "1s"})
     before = team.wait_phase("over", "Succeeded")
 
-    flip = {"status": {"phase": "Failed", "reason": "UnexpectedAdmissionError"}}
-    team.kubectl("patch", "pod", "over-1-0", "--subresource=status", "--type=merge", "-p", json.dumps(flip))
-    wait_until(lambda: team.pods("over")[0]["status"]["phase"] == "Failed", 10)
+    take_back(team, "over-1-0")
+    wait_until(lambda: phase_of(team, "over-1-0") == "Failed", 10)
 
     team.submit("after", {"run-for": "1s"})
     team.wait_phase("after", "Succeeded")
@@ -96,13 +154,28 @@ def test_finished_job_stays_finished_when_its_pods_change_their_mind(team: Team)
     assert len(team.pods("over")) == 1
 
 
-def test_corpse_keeps_its_gpus_and_its_name_but_stands_in_nobodys_way(
-    team: Team, cluster: LocalCluster, operator: OperatorProcess
+@pytest.fixture
+def dead_kubelet(cluster: LocalCluster) -> Iterator[Callable[[str], None]]:
+    """Lets the kubelet of a node die."""
+    silent: list[str] = []
+
+    def die(node: str) -> None:
+        silent.append(node)
+        cluster.set_silent(node)
+
+    yield die
+    for node in silent:
+        cluster.set_heard(node)
+
+
+def test_corpse_keeps_its_gpus_and_its_name_is_told_of_and_stands_in_nobodys_way(
+    team: Team, operator: OperatorProcess, dead_kubelet: Callable[[str], None]
 ):
-    undead = {"spec": {"terminationGracePeriodSeconds": 600}}
-    team.submit("j1", {"ignores-sigterm": "true"}, gpusPerNode=8, gpuTypes=["a100-80gb"], podTemplate=undead)
+    quick = {"spec": {"terminationGracePeriodSeconds": 1}}
+    team.submit("j1", gpusPerNode=8, gpuTypes=["a100-80gb"], podTemplate=quick)
     team.wait_phase("j1", "Running")
     node = team.nodes_of("j1")[0]
+    dead_kubelet(node)
     team.kubectl("delete", "tj", "j1")
     wait_until(lambda: team.pods("j1")[0]["metadata"].get("deletionTimestamp"), 20)
     operator.kill()
@@ -111,12 +184,53 @@ def test_corpse_keeps_its_gpus_and_its_name_but_stands_in_nobodys_way(
     team.submit("j1", gpusPerNode=8, gpuTypes=["a100-80gb"])
     team.submit("j2", gpusPerNode=8, gpuTypes=["a100-80gb"])
 
-    team.wait_phase("j1", "Running")
+    team.wait_phase("j1", "Running", within=40)
     queue = team.wait_reason("j2", "WaitingForCapacity")
     alive = [p for p in team.pods("j1") if not p["metadata"].get("deletionTimestamp")]
     assert [p["metadata"]["name"] for p in alive] == ["j1-2-0"]
     assert alive[0]["spec"]["nodeName"] != node
     assert queue["details"]["available"] == 0
+    wait_until(lambda: "StillTerminating" in team.events("j1-1-0"), 30, lambda: team.events("j1-1-0"))
+    said = team.kubectl(
+        "get", "events", "--field-selector", "reason=StillTerminating", "-o", "jsonpath={.items[*].message}"
+    )
+    assert re.search(
+        rf"^pod j1-1-0 on node {node} should be gone since 20\d\d-\S+ \S+ UTC and still holds 8 {GPU}", said
+    )
+    assert operator.metric("stokehold_gpus", state="terminating") == 8
     team.kubectl("delete", "pod", "j1-1-0", "--force", "--grace-period=0")
     took = wait_until(lambda: team.nodes_of("j2") == [node], 15, lambda: team.status("j2"))
     assert took < 5
+
+
+def on_node(name: str) -> Object:
+    return {"spec": {"nodeSelector": {"kubernetes.io/hostname": name}}}
+
+
+def pods_of(team: Team) -> set[tuple[str, str]]:
+    return {(pod["metadata"]["uid"], pod["status"]["phase"]) for pod in team.pods()}
+
+
+def phase_of(team: Team, pod: str) -> str:
+    return team.kubectl("get", "pod", pod, "-o", "jsonpath={.status.phase}")
+
+
+def take_back(team: Team, pod: str) -> None:
+    """As a kubelet does that restarted before its device plugin: it fails a pod that had succeeded."""
+    flip = {"status": {"phase": "Failed", "reason": "UnexpectedAdmissionError"}}
+    team.kubectl("patch", "pod", pod, "--subresource=status", "--type=merge", "-p", json.dumps(flip))
+
+
+def drop_resource(cluster: LocalCluster, node: str) -> None:
+    gone = {"status": {"allocatable": {GPU: None}}}
+    cluster.kubectl("patch", "node", node, "--subresource=status", "--type=merge", "-p", json.dumps(gone))
+
+
+def pool_condition(cluster: LocalCluster, pool: str) -> Object:
+    status = json.loads(cluster.kubectl("get", "gnp", pool, "-o", "json"))["status"]
+    assert status["gpus"].get("free", 0) >= 0
+    return next((c for c in status["conditions"] if c["type"] == "DevicesReady"), {})
+
+
+def seconds_between(first: str, second: str) -> float:
+    return (datetime.fromisoformat(second) - datetime.fromisoformat(first)).total_seconds()

@@ -1,7 +1,10 @@
 """Numbers nobody meant, as large as the API lets them be (field case F02; what it refuses is in tests/api)."""
 
+import json
+
 import psutil
 import pytest
+from hack.cluster import LocalCluster
 from hack.installation import OperatorProcess
 
 from kit.jobs import Team, training_job, wait_until
@@ -36,6 +39,26 @@ def test_giants_wait_with_true_numbers_and_stand_in_nobodys_way(team: Team, oper
     wait_until(lambda: plan_seconds(operator)[1] >= cycles + 3, 30)
     after, more = plan_seconds(operator)
     assert (after - before) / (more - cycles) < 0.1
+
+
+def test_resources_that_only_sound_like_gpus_are_not_counted(
+    team: Team, cluster: LocalCluster, operator: OperatorProcess
+):
+    sounds = ("nvidia.com/vgpu", "nvidia.com/gpu.shared", "nvidia.com/mig-1g.10gb", "amd.com/gpu")
+    cluster.set_allocatable("h100-0", dict.fromkeys(sounds, 80))
+    try:
+        for number in range(5):
+            team.submit(f"whole-{number}", gpusPerNode=8, gpuTypes=["h100"])
+        for number in range(4):
+            team.wait_phase(f"whole-{number}", "Running")
+
+        told = team.wait_reason("whole-4", "WaitingForCapacity")
+        assert told["details"] == {"requested": 8, "available": 0, "unit": "GPUs"}
+        assert operator.metric("stokehold_gpus", pool="h100-80gb-hbm3", state="allocatable") == 32
+        assert sorted(team.nodes_of(f"whole-{number}")[0] for number in range(4)) == [f"h100-{i}" for i in range(4)]
+    finally:
+        gone = json.dumps({"status": {"allocatable": dict.fromkeys(sounds)}})
+        cluster.kubectl("patch", "node", "h100-0", "--subresource=status", "--type=merge", "-p", gone)
 
 
 def plan_seconds(operator: OperatorProcess) -> tuple[float, float]:

@@ -49,7 +49,7 @@ def operator(
     cluster: LocalCluster, shared_engines: Engines, prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
     options = ["--scrape-via", shared_engines.address, "--scrape-interval", "2s", "--bind-timeout", "8s"]
-    options += ["--prometheus-url", prometheus.url]
+    options += ["--prometheus-url", prometheus.url, "--settle-time", "1s"]
     with one_operator(cluster, tmp_path_factory.mktemp("operator"), options) as running:
         yield running
 

@@ -57,6 +57,8 @@ def main() -> None:
 @click.option("--kube-api-qps", "api_qps", default=200.0, show_default=True, help="Requests a second, at most.")
 @click.option("--kube-api-burst", "api_burst", default=400, show_default=True, help="Requests that may go at once.")
 @click.option("--bind-timeout", default="60s", show_default=True, help="Then a gang that is not bound is taken back.")
+@click.option("--settle-time", default="30s", show_default=True, help="GPUs that came back are used after this.")
+@click.option("--refusals-remembered", default="5m", show_default=True, help="How long a node that refused is avoided.")
 @click.option("--burst-gpus", default=8, show_default=True, help="Nodes are bought once so many GPUs are waited for.")
 @click.option("--burst-age", default="30s", show_default=True, help="... or once a gang has waited for so long.")
 @click.option("--node-ready-within", default="20m", show_default=True, help="Then a bought node is given back.")

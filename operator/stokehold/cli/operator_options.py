@@ -25,7 +25,10 @@ def settings_of(options: Options) -> Settings:
     notebook_url = options.pop("notebook_url")
     return Settings(
         webhook=_webhook(options),
-        scheduling=SchedulingSettings(bind_timeout=bind_timeout),
+        settle_time=_duration(options, "settle_time"),
+        scheduling=SchedulingSettings(
+            bind_timeout=bind_timeout, fault_window=_duration(options, "refusals_remembered")
+        ),
         provisioning=_provisioning(options),
         autoscaling=AutoscalingSettings(fresh_for=3 * interval),
         scraping=ScrapeSettings(

@@ -18,7 +18,7 @@ import msgspec
 
 from stokehold.cluster import errors
 from stokehold.cluster.client import WATCH_IDLE_SECONDS, KubeApi
-from stokehold.cluster.errors import ApiError, GoneError, TooManyRequestsError, UnavailableError
+from stokehold.cluster.errors import ApiError, GoneError, NotFoundError, TooManyRequestsError, UnavailableError
 from stokehold.cluster.resources import Resource
 from stokehold.cluster.store import Arrival, Broken, Key, Listener, Store, describe, key_of
 from stokehold.cluster.watching import (
@@ -86,6 +86,8 @@ class Informer(Generic[T]):
     ) -> None:
         self.resource = resource
         self.last_error: str | None = None
+        self.is_served = True
+        """Whether the API server knows the resource; a CRD may be deleted at any time."""
         self._api = api
         self._wire: type[Any] = wire
         self._convert: Callable[[Any], T | None] = convert
@@ -168,6 +170,7 @@ class Informer(Generic[T]):
                 must_list = True
             except ApiError as error:
                 failure = error
+                self.is_served = not isinstance(error, NotFoundError)
                 self._refusals += error.status != 0
                 must_list = must_list or self._refusals >= self._pace.refusals_before_relist
             await self._back_off(failure)
@@ -243,6 +246,7 @@ class Informer(Generic[T]):
         if is_new or (self._lost_at is not None and now - self._lost_at > _SHORT_BREAK_SECONDS):
             self._steady_since = now
         self._alive_at, self._lost_at, self.last_error = now, None, None
+        self.is_served = True
 
     def _take_object(self, raw: msgspec.Raw) -> None:
         """An added or changed object; one that the reply to our own write has told of is not converted again."""

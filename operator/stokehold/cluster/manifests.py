@@ -115,17 +115,18 @@ def event(about: Subject, note: Note, at: datetime, reporter: str) -> Manifest:
     """
     digest = sha256(f"{about.uid} {note.key}".encode()).hexdigest()[:12]
     time = format_time(at)
+    version = {"resourceVersion": about.resource_version} if about.resource_version else {}
     return {
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {"name": f"{names.stem(about.name)}.{digest}", "namespace": about.namespace or "default"},
         "involvedObject": {
-            "apiVersion": API_VERSION,
+            "apiVersion": "v1" if about.KIND == "Pod" else API_VERSION,
             "kind": about.KIND,
             **({"namespace": about.namespace} if about.namespace else {}),
             "name": about.name,
             "uid": about.uid,
-            "resourceVersion": about.resource_version,
+            **version,
         },
         "type": "Warning" if note.warning else "Normal",
         "reason": note.reason,

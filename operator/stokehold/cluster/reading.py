@@ -47,10 +47,6 @@ from stokehold.model.snapshot import (
 )
 from stokehold.model.taints import Taint
 
-SETTLE = timedelta(seconds=30)
-"""A device plugin that came back is trusted after this: it often flaps."""
-
-
 MIRROR = "kubernetes.io/config.mirror"
 """On what a kubelet shows of its static pods."""
 
@@ -114,20 +110,22 @@ def read_node(raw: wire.Node) -> Node:
     )
 
 
-def settle(old: Node | None, new: Node, now: datetime) -> Node:
-    """Distrust a device plugin that has just come back: the node takes nothing new until the count was stable.
+def settle(old: Node | None, new: Node, now: datetime, settle_time: timedelta) -> Node:
+    """Distrust a device plugin that has just come back, for it often flaps.
 
-    A count below what the node had marks it; a rise starts the clock. New nodes are trusted at once.
+    A count below what the node had marks it, or at first sight one below what the node has; a rise starts the clock.
     """
+    after = _devices(new.allocatable)
     if old is None:
-        return new
-    before, after = _devices(old.allocatable), _devices(new.allocatable)
+        fell = any(after.get(name, 0) < count for name, count in _devices(new.capacity).items())
+        return replace(new, settles_at=now if fell else None, proven_at=now + settle_time)
+    before = _devices(old.allocatable)
     names = before.keys() | after.keys()
     fell = any(after.get(name, 0) < before.get(name, 0) for name in names)
     rose = any(after.get(name, 0) > before.get(name, 0) for name in names)
     if fell or (rose and old.settles_at is not None):
-        return replace(new, settles_at=now + SETTLE)
-    return replace(new, settles_at=old.settles_at)
+        return replace(new, settles_at=now + settle_time, proven_at=old.proven_at)
+    return replace(new, settles_at=old.settles_at, proven_at=old.proven_at)
 
 
 def read_namespace(raw: wire.Namespace) -> Namespace:

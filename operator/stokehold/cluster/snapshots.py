@@ -141,15 +141,16 @@ class Owners:
 class Nodes:
     """Nodes by name; remembers which device plugins came back only just now."""
 
-    def __init__(self, wake: Wake, clock: Clock) -> None:
+    def __init__(self, wake: Wake, clock: Clock, settle_time: timedelta) -> None:
         self.values: dict[str, Node] = {}
         self._wake = wake
         self._clock = clock
+        self._settle_time = settle_time
 
     def on_upsert(self, key: Key, old: Node | None, new: Node) -> None:
         """Keep the new value, with the time from which its devices may be trusted."""
         before = self.values.get(new.name)
-        settled = settle(before, new, self._clock())
+        settled = settle(before, new, self._clock(), self._settle_time)
         self.values[new.name] = settled
         if before != settled:  # a kubelet's heartbeat changes nothing that a plan looks at
             self._wake()
@@ -169,6 +170,8 @@ class Pods:
         """Workers without an owner; nobody's job."""
         self.by_member: dict[tuple[str, Member], dict[Key, Pod]] = {}
         """Pods of workspaces and of serving pools, by namespace and label."""
+        self.leaving: dict[Key, Pod] = {}
+        """Those on a node that are being deleted."""
         self._by_node: dict[str, dict[Key, Pod]] = {}
         self._used: dict[str, Resources] = {}
         self._tenants: dict[str, tuple[str, ...]] = {}
@@ -184,6 +187,8 @@ class Pods:
         if new.node and not new.is_over:
             self._by_node.setdefault(new.node, {})[key] = new
             self._stale.add(new.node)
+            if new.terminating_since is not None:
+                self.leaving[key] = new
         if (home := self._home(new)) is not None:
             home[key] = new
         self._wake()
@@ -219,6 +224,7 @@ class Pods:
         return None
 
     def _take_out(self, key: Key, pod: Pod) -> None:
+        self.leaving.pop(key, None)
         if pod.node and (pods := self._by_node.get(pod.node)) is not None:
             pods.pop(key, None)
             if not pods:
@@ -273,8 +279,9 @@ class Jobs:
 class Cluster:
     """All indexes together; `snapshot` freezes them."""
 
-    def __init__(self, wake: Wake, clock: Clock) -> None:
-        self.nodes = Nodes(wake, clock)
+    def __init__(self, wake: Wake, clock: Clock, settle_time: timedelta = timedelta(seconds=30)) -> None:
+        """`settle_time` is for how long GPUs must stay before a node that had lost some takes new work."""
+        self.nodes = Nodes(wake, clock, settle_time)
         self.pods = Pods(wake)
         self.jobs = Jobs(wake)
         self.queues: Shelf[Queue] = Shelf(wake)
@@ -339,6 +346,11 @@ class Cluster:
         namespace = self.namespaces.values.get("kube-system")
         return namespace.uid if namespace is not None else ""
 
+    def is_closed(self, namespace: str) -> bool:
+        """Whether the namespace is being deleted, and takes nothing new."""
+        known = self.namespaces.values.get(namespace)
+        return known is not None and known.terminating
+
     def note_answer(self, claim: OwnObject, answer: Answer) -> None:
         """Remember what the provider of a claim answered, until the claim is gone."""
         self._answers[claim.uid] = answer
@@ -388,6 +400,7 @@ class Cluster:
             steady_since=now - timedelta(seconds=steady) if math.isfinite(steady) else None,
             nodes=dict(self.nodes.values),
             used=self.pods.used(),
+            leaving=tuple(self.pods.leaving.values()),
             jobs=jobs,
             orphans=self._orphans(jobs),
             node_pools=dict(self.node_pools.values),

@@ -20,7 +20,8 @@ def count_fleet(snapshot: Snapshot, silent_after: timedelta) -> None:
         if not pool.gpu_type:
             continue
         gpus = count_gpus(pool, snapshot)
-        for state, count in (("allocatable", gpus.allocatable), ("used", gpus.used), ("free", gpus.free)):
+        states = {"allocatable": gpus.allocatable, "used": gpus.used, "free": gpus.free}
+        for state, count in {**states, "terminating": gpus.terminating}.items():
             metrics.GPUS.labels(pool.name, pool.gpu_type, state).set(count)
         agents = Counter(
             agent_state(snapshot.sightings.get(name), snapshot.taken_at, silent_after) for name in pool.members

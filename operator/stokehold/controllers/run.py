@@ -25,10 +25,10 @@ from stokehold.controllers import (
     culling,
     fleet,
     memory,
+    news,
     notebooks,
     provisioning,
     scheduling,
-    unreadable,
 )
 from stokehold.controllers.cycle import Cycle, Pace
 from stokehold.controllers.provider_calls import ProviderCalls
@@ -61,11 +61,12 @@ class Operator:
         self._admits = asyncio.Event()
         self._failure: str | None = None
         self._loop = asyncio.get_running_loop()
-        self._cluster = Cluster(self._wake, clock.now)
+        self._cluster = Cluster(self._wake, clock.now, settings.settle_time)
         self._watches = Watches(api, self._cluster)
         self._elector = self._make_elector()
         api.guard_writes(self._elector.check)
-        writer = Writer(settings.identity, self._elector.check, lambda: self._elector.transitions)
+        is_closed = self._cluster.is_closed
+        writer = Writer(settings.identity, self._elector.check, lambda: self._elector.transitions, is_closed)
         self._writes = Writes(api, self._watches, writer, clock.now)
         self._applier = Applier(self._writes, self._cluster, self._count_action, _count_refusal)
         registry = Registry(api, settings.namespace)
@@ -154,7 +155,7 @@ class Operator:
                 group.create_task(cycle.run(), name=cycle.name)
             group.create_task(self._calls.run(), name="providers")
             group.create_task(self._scraper.run(), name="scraper")
-            group.create_task(unreadable.tell(self._watches.unreadable, self._writes), name="unreadable")
+            group.create_task(news.tell(self._news, self._writes), name="news")
             asking = notebooks.ask(
                 self._prober, self._cluster.snapshot, self._wake, self._settings.notebook_interval_seconds
             )
@@ -231,6 +232,10 @@ class Operator:
             autoscaling.count_done(action)
             culling.count_done(action)
 
+    def _news(self) -> Iterable[news.News]:
+        yield from news.of_unreadable(self._watches.unreadable())
+        yield from news.of_corpses(tuple(self._cluster.pods.leaving.values()), clock.now())
+
     def _problems(self) -> list[str]:
         deaf = self._settings.webhook is not None and not self._admits.is_set()
         stale = self._watches.problems(self._settings.stale_watch_seconds)
@@ -239,7 +244,7 @@ class Operator:
     def _refresh_metrics(self) -> None:
         self._problems()
         metrics.LEASE_TRANSITIONS.set(self._elector.transitions)
-        unreadable.count(self._watches.unreadable())
+        news.count_unreadable(self._watches.unreadable())
         snapshot = self._cluster.snapshot()
         scheduling.count_state(snapshot)
         provisioning.count_state(snapshot)

@@ -1,6 +1,7 @@
 """What an administrator may set about the operator; filled from options and the environment by the command line."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from stokehold.cluster.notebooks import SERVICE_URL
 from stokehold.cluster.scraping.scraper import ScrapeSettings
@@ -35,6 +36,8 @@ class Settings:
     """Where to write the port that was chosen, for whoever started the process with port 0."""
     webhook: Webhook | None = None
     lease_name: str = "stokehold"
+    settle_time: timedelta = timedelta(seconds=30)
+    """For how long a node's GPUs must stay after they came back until it takes new work."""
     scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)
     provisioning: ProvisioningSettings = field(default_factory=ProvisioningSettings)
     autoscaling: AutoscalingSettings = field(default_factory=AutoscalingSettings)

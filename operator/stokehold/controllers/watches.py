@@ -135,8 +135,14 @@ class Watches:
         for informer in self:
             name, age = informer.resource.plural, informer.age_seconds()
             metrics.WATCH_AGE_SECONDS.labels(name).set(age)
-            if not informer.synced:
+            if not informer.is_served:
+                found.append(f"{name}: the API server does not know this kind{_remedy(informer.resource)}")
+            elif not informer.synced:
                 found.append(f"{name}: not listed yet ({informer.last_error or 'in progress'})")
             elif age > stale_after_seconds:
                 found.append(f"{name}: nothing heard for {age:.0f} s ({informer.last_error or 'no error'})")
         return found
+
+
+def _remedy(resource: resources.Resource) -> str:
+    return "; apply the CRDs of the chart again (crds/)" if resource.group == GROUP else ""

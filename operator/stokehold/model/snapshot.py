@@ -28,7 +28,7 @@ Resources = Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node as the API server shows it; `settles_at` is set while a returned device plugin is not yet trusted."""
+    """A node as the API server shows it, and since when its device plugin can be trusted."""
 
     name: str
     labels: Mapping[str, str]
@@ -38,6 +38,9 @@ class Node:
     ready: bool = True
     unschedulable: bool = False
     settles_at: datetime | None = None
+    """Set once a count of devices fell: until then the node takes nothing new."""
+    proven_at: datetime | None = None
+    """When this process will have watched it for long enough to know by itself whether it is stable."""
     uid: str = ""
     provider_id: str = ""
     """The machine, as its provider names it."""
@@ -399,6 +402,8 @@ class Snapshot:
     nodes: Mapping[str, Node] = field(default_factory=dict)
     used: Mapping[str, Resources] = field(default_factory=dict)
     """What the live pods on each node request, foreign and terminating ones included, as kube-scheduler counts."""
+    leaving: tuple[Pod, ...] = ()
+    """The live pods on nodes that are being deleted; they are part of `used` until they are gone."""
     jobs: Mapping[tuple[str, str], Job] = field(default_factory=dict)
     orphans: tuple[Pod, ...] = ()
     """Workers whose TrainingJob is gone; they hold their node and their name until they are gone too."""

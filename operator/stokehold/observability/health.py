@@ -1,6 +1,6 @@
 """What probes and Prometheus ask for, over HTTP: /livez, /readyz, /metrics."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
@@ -18,8 +18,8 @@ class HealthServer:
         self._registry = registry
         self._refresh = refresh
         app = web.Application()
-        app.router.add_get("/livez", lambda _: _answer(alive()))
-        app.router.add_get("/readyz", lambda _: _answer(ready()))
+        app.router.add_get("/livez", _probe(alive))
+        app.router.add_get("/readyz", _probe(ready))
         app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, access_log=None)
 
@@ -40,7 +40,10 @@ class HealthServer:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def _answer(problems: list[str]) -> web.Response:
-    if problems:
-        return web.Response(status=503, text="\n".join(problems) + "\n")
-    return web.Response(text="ok\n")
+def _probe(problems: Problems) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_: web.Request) -> web.Response:
+        if found := problems():
+            return web.Response(status=503, text="\n".join(found) + "\n")
+        return web.Response(text="ok\n")
+
+    return answer

@@ -83,7 +83,8 @@ OLDEST_WAIT_SECONDS = Gauge(
 )
 GPUS = Gauge(
     "stokehold_gpus",
-    "GPUs of each pool by state: allocatable, used (requested by live pods), free.",
+    "GPUs of each pool by state: allocatable, used (requested by live pods), free, terminating (used by pods that are "
+    "being deleted).",
     ["pool", "gpu_type", "state"],
     registry=REGISTRY,
 )

@@ -241,6 +241,8 @@ class GpuCounts(Part):
     """GPUs that the nodes offer."""
     used: Int | None = None
     """GPUs that pods hold."""
+    terminating: Int | None = None
+    """Those of used whose pods are being deleted and have not gone yet."""
     free: Int | None = None
     """GPUs that a new pod could have."""
 
@@ -272,7 +274,7 @@ class GPUNodePoolStatus(Part):
     phase: str = ""
     """Whether the pool can be used: Ready, Empty, or Invalid with the reason in conditions."""
     conditions: Conditions = ()
-    """The state in detail: Ready and Valid."""
+    """The state in detail: Ready, Valid, and DevicesReady, whose message names the nodes that have lost GPUs."""
     nodes: NodeCounts | None = None
     """How many nodes the pool has."""
     gpus: GpuCounts | None = None

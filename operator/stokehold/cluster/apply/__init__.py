@@ -12,6 +12,7 @@ from typing import assert_never
 
 from stokehold.cluster.apply import claims, jobs, serving, workspaces
 from stokehold.cluster.apply.patience import Patience
+from stokehold.cluster.apply.unheard import Unheard
 from stokehold.cluster.apply.writes import Writer, Writes
 from stokehold.cluster.errors import (
     AlreadyExistsError,
@@ -73,6 +74,7 @@ class Applier:
         self._observe = observe
         self._refused = refused
         self._patience = Patience()
+        self._unheard = Unheard()
 
     async def apply(self, actions: Iterable[Action]) -> Counter[str]:
         """Carry out all actions, many at a time; returns how many ended how. Raises NotLeaderError when replaced."""
@@ -86,7 +88,7 @@ class Applier:
         name = type(action).__name__
         subject, target = _subject(action), _target(action)
         key = (name, subject.KIND if subject is not None else "", target)
-        if self._patience.waits(key):
+        if self._patience.waits(key) or self._is_vain(action):
             return "held"
         outcome = "done"
         try:
@@ -105,6 +107,9 @@ class Applier:
             self._patience.note(key, refused=outcome == "refused")
         self._observe(action, outcome)
         return outcome
+
+    def _is_vain(self, action: Action) -> bool:
+        return isinstance(action, WriteStatus) and self._unheard.is_vain(action.subject, action.status)
 
     async def _tell_refusal(self, action: Action, error: ApiError) -> None:
         """Count it, and say it on the object; refused children are told in the status of their owner."""
@@ -143,7 +148,8 @@ class Applier:
     async def _tell(self, action: WriteStatus | TellOfNode) -> None:
         match action:
             case WriteStatus():
-                await self._writes.write_status(action.subject, action.status)
+                version = await self._writes.write_status(action.subject, action.status)
+                self._unheard.note(action.subject, action.status, version)
                 await self._writes.tell(action.subject, action.notes)
             case TellOfNode():
                 await self._writes.tell(action.sighting, action.notes)

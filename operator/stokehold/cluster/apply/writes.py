@@ -55,11 +55,13 @@ log = logs.get("apply")
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Who writes: its name in Events, the check that it may still write, and which leader since the Lease was made."""
+    """Who writes: its name in Events, whether and where it may write, and which leader since the Lease was made."""
 
     identity: str
     check_leader: Callable[[], None]
     term: Callable[[], int]
+    is_closed: Callable[[str], bool] = lambda _: False
+    """Whether a namespace is being deleted, by name."""
 
 
 class Writes:
@@ -139,8 +141,11 @@ class Writes:
             _check_owner(resource, await self.call(lambda: self.api.get(resource, name, namespace)), owner)
         await self.patch(resource, name, body, namespace=namespace, kind=PatchKind.APPLY)
 
-    async def write_status(self, subject: OwnObject, status: dict[str, Any], version: str | None = None) -> None:
-        """Replace the status, unless the object has changed since `version` (default: since the snapshot)."""
+    async def write_status(self, subject: OwnObject, status: dict[str, Any], version: str | None = None) -> str:
+        """Replace the status, unless the object has changed since `version` (default: since the snapshot).
+
+        Returns the version that the object has now: the same as before if nothing has changed.
+        """
         resource = OF_KIND[subject.KIND]
         metadata = {
             "name": subject.name,
@@ -162,6 +167,7 @@ class Writes:
             )
         )
         self.show(resource, written)
+        return str(written["metadata"]["resourceVersion"])
 
     async def tell_once(self, about: Subject, note: Note) -> None:
         """One Event for what goes on happening, however often it is told; the API server keeps Events for an hour."""
@@ -174,7 +180,12 @@ class Writes:
         await self.tell(about, (note,))
 
     async def tell(self, about: Subject, notes: Iterable[Note]) -> None:
-        """Events come after the write that they tell of, and never stand in its way."""
+        """Events come after the write that they tell of, and never stand in its way.
+
+        A namespace that is being deleted takes none.
+        """
+        if self._writer.is_closed(about.namespace):
+            return
         for note in notes:
             body = manifests.event(about, note, self._clock(), self._writer.identity)
             body["metadata"]["annotations"] = self.stamp()

@@ -151,7 +151,7 @@ def _short(demand: Demand, best: Candidate, wording: Wording) -> Explanation:
     if best.scarcest not in ("", gpu) and demand.gpus:
         message += f", short of {best.scarcest}"
     if best.closed_nodes:
-        message += f"; {_count(best.closed_nodes, 'node')} not ready or cordoned"
+        message += f"; {_count(best.closed_nodes, 'node')} not ready, cordoned or not trusted yet"
     if best.empty_slots < demand.min_count:
         message += f", and {best.empty_slots} even when empty"
         step = wording.fewer

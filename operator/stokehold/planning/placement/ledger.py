@@ -15,6 +15,7 @@ from stokehold.model.accounting import LARGEST
 from stokehold.model.demand import Demand
 from stokehold.model.snapshot import Node, Resources, Snapshot
 from stokehold.model.taints import tolerates
+from stokehold.planning.placement.devices import unsettled_nodes
 from stokehold.planning.placement.pools import Pool, pools_for, tolerated_by_pool
 
 Ints = npt.NDArray[np.int64]
@@ -63,7 +64,8 @@ class Ledger:
         used = self._table([snapshot.used.get(name, {}) for name in self.names])
         self.free = self.allocatable - used
         self._whole = self._table([_when_whole(node) for node in self.nodes])
-        self._open = np.array([_is_open(node, snapshot) and node.name not in avoid for node in self.nodes], dtype=bool)
+        closed = {*avoid, *unsettled_nodes(snapshot)}
+        self._open = np.array([_is_open(node) and node.name not in closed for node in self.nodes], dtype=bool)
         self._held = {self.row[name]: buyer for name, buyer in (held or {}).items() if name in self.row}
         self._journal: list[int] = []
         self._shapes: dict[tuple[object, ...], Shape] = {}
@@ -219,9 +221,8 @@ def _columns(pools: Iterable[Pool], demands: Iterable[Demand]) -> dict[str, int]
     return {name: i for i, name in enumerate(sorted(names))}
 
 
-def _is_open(node: Node, snapshot: Snapshot) -> bool:
-    settled = node.settles_at is None or node.settles_at <= snapshot.taken_at
-    return node.ready and not node.unschedulable and settled
+def _is_open(node: Node) -> bool:
+    return node.ready and not node.unschedulable
 
 
 def _wishes(demand: Demand) -> tuple[object, ...]:

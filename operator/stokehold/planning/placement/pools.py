@@ -91,6 +91,8 @@ class GpuCount:
 
     allocatable: int
     used: int
+    terminating: int
+    """Those of `used` whose pods are being deleted."""
 
     @property
     def free(self) -> int:
@@ -102,7 +104,9 @@ def count_gpus(pool: Pool, snapshot: Snapshot) -> GpuCount:
     """The pool's GPUs, node by node, whether ready or not."""
     allocatable = sum(snapshot.nodes[name].allocatable.get(pool.gpu_resource, 0) for name in pool.members)
     used = sum(snapshot.used.get(name, {}).get(pool.gpu_resource, 0) for name in pool.members)
-    return GpuCount(allocatable, used)
+    members = set(pool.members)
+    terminating = sum(pod.requests.get(pool.gpu_resource, 0) for pod in snapshot.leaving if pod.node in members)
+    return GpuCount(allocatable, used, terminating)
 
 
 def pools_for(demand: Demand, pools: Iterable[Pool]) -> list[Pool]:

@@ -159,8 +159,12 @@ def _still_runs(pod: Pod, snapshot: Snapshot) -> bool:
     """
     if pod.is_over or (pod.bound and pod.node not in snapshot.nodes):
         return False
-    deadline = pod.terminating_since
-    return deadline is None or snapshot.taken_at < deadline + CORPSE_AFTER
+    return not is_corpse(pod, snapshot.taken_at)
+
+
+def is_corpse(pod: Pod, now: datetime) -> bool:
+    """Whether it should be gone for a while: its kubelet is dead, or somebody holds it by a finalizer."""
+    return pod.terminating_since is not None and now >= pod.terminating_since + CORPSE_AFTER
 
 
 def serves_namespace(queue: Queue, namespace: Namespace | None) -> bool:
