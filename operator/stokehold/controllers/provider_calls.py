@@ -64,7 +64,7 @@ class ProviderCalls:
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._polled: dict[str, float] = {}
         self._given_back: dict[str, float] = {}
-        """By machine: when. A list that was asked for before may still come, and knows it."""
+        """By machine: when. A list that was asked for before may still come, within its deadline, and knows it."""
 
     def can_start(self, call: ProviderCall) -> bool:
         """Whether nothing is under way for the same machine, and it need not wait."""
@@ -177,7 +177,9 @@ class ProviderCalls:
 
     async def _terminate(self, pool: str, provider: Provider, machine: str) -> None:
         await self._timed(pool, "terminate", provider.terminate(machine))
-        self._given_back[machine] = time.monotonic()
+        now = time.monotonic()
+        self._given_back = {one: at for one, at in self._given_back.items() if now - at < 2 * self._call_seconds}
+        self._given_back[machine] = now
         self._cluster.note_given_back(pool, machine)
 
     async def _timed(self, pool: str, name: str, answer: Awaitable[T]) -> T:
