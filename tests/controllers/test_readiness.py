@@ -66,7 +66,8 @@ async def test_kind_that_is_gone_is_named_at_once_with_what_to_do(watches: Watch
     status, lines = await readyz()
 
     assert status == 503
-    assert lines == ["gpuqueues: the API server does not know this kind; apply the CRDs of the chart again (crds/)"]
+    remedy = "helm upgrade makes its CRD again, or kubectl apply -f crds/"
+    assert lines == [f"gpuqueues: the API server does not know this kind; {remedy}"]
 
 
 async def test_list_that_was_never_taken_is_named(watches: Watches, readyz: Callable[[], Any]):

@@ -1,14 +1,14 @@
 """What the operator stands on changes or goes while it runs: schemas, the kinds, the release's namespace."""
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import yaml
 from hack.cluster import LocalCluster
-from hack.installation import NAMESPACE, ROOT, OperatorProcess, install
+from hack.installation import CHART, NAMESPACE, RELEASE, ROOT, OperatorProcess, beside, helm, install
 
 from kit.jobs import Team, wait_until
 from kit.serving import inference_pool
@@ -23,15 +23,20 @@ KINDS = sorted(path.stem for path in CRDS.glob("*.yaml"))
 def change_schema(installed: LocalCluster) -> Iterator[Callable[[str, Callable[[Any, Any], None]], None]]:
     """Changes a kind's schema by a function of the properties of spec and of status, for one test."""
 
+    before: list[Any] = []
+
     def change(plural: str, edit: Callable[[Any, Any], None]) -> None:
-        crd = yaml.safe_load((CRDS / f"{plural}.yaml").read_text())
+        crd = json.loads(installed.kubectl("get", "crd", f"{plural}.stokehold.dev", "-o", "json"))
+        del crd["metadata"]["resourceVersion"]
+        before.append(copy.deepcopy(crd))
         (version,) = crd["spec"]["versions"]
         properties = version["schema"]["openAPIV3Schema"]["properties"]
         edit(properties["spec"]["properties"], properties["status"]["properties"])
         installed.kubectl("replace", "-f", "-", input=json.dumps(crd))
 
     yield change
-    installed.kubectl("apply", "-f", str(CRDS), "--server-side", "--force-conflicts")
+    for crd in before:
+        installed.kubectl("replace", "-f", "-", input=json.dumps(crd))
 
 
 def test_objects_stored_under_an_older_rule_get_their_status_and_go_and_the_others_go_on(
@@ -118,7 +123,7 @@ def test_operator_names_the_kinds_that_are_gone_and_goes_on_when_they_are_back_w
     installed.kubectl("delete", "-f", str(CRDS), "--wait=true", "--timeout=60s")
     wait_until(lambda: missing(operator) == KINDS, 60, lambda: operator.get("/readyz"))
 
-    installed.kubectl("apply", "-f", str(CRDS))
+    helm(installed, "upgrade", RELEASE, str(CHART), values=beside(installed))
     back_after = wait_until(lambda: operator.get("/readyz") == "ok\n", 60, lambda: operator.get("/readyz"))
     team.submit("after", {"run-for": "1s"})
     team.wait_phase("after", "Succeeded", within=30)

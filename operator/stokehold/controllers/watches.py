@@ -145,4 +145,4 @@ class Watches:
 
 
 def _remedy(resource: resources.Resource) -> str:
-    return "; apply the CRDs of the chart again (crds/)" if resource.group == GROUP else ""
+    return "; helm upgrade makes its CRD again, or kubectl apply -f crds/" if resource.group == GROUP else ""
