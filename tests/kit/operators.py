@@ -1,5 +1,6 @@
 """One operator for the tests of a file, and what must not be in its log when they are over."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,11 +8,14 @@ from pathlib import Path
 from hack.cluster import LocalCluster
 from hack.installation import OperatorProcess
 
+_numbers = itertools.count(1)
+
 
 @contextmanager
 def one_operator(cluster: LocalCluster, folder: Path, options: Sequence[str] = ()) -> Iterator[OperatorProcess]:
     """Runs under the chart's service account; it ends without an error logged and without having lacked a right."""
-    operator = OperatorProcess.start(cluster, "operator", folder / "operator.log", options)
+    identity = f"operator-{next(_numbers)}"  # with one name, an operator that was left behind would lead, too
+    operator = OperatorProcess.start(cluster, identity, folder / "operator.log", options)
     try:
         yield operator
     finally:

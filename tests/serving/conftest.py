@@ -1,4 +1,4 @@
-"""One operator for all files, told to ask the test's engines or a real Prometheus; each test has its own namespace."""
+"""One operator for each file, told to ask the test's engines or a real Prometheus; each test has its own namespace."""
 
 import itertools
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from kit.serving import ServingTeam
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def shared_engines() -> Iterator[Engines]:
     engines = Engines.start()
     yield engines
@@ -29,7 +29,7 @@ def engines(shared_engines: Engines) -> Engines:
     return shared_engines
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     server = Prometheus.start(tmp_path_factory.mktemp("prometheus"))
     yield server
@@ -44,7 +44,7 @@ def gateway(prometheus: Prometheus, engines: Engines) -> Iterator[Engines]:
     prometheus.scrape("agent")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def operator(
     cluster: LocalCluster, shared_engines: Engines, prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
