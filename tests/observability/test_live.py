@@ -127,6 +127,8 @@ def busy_fleet(
     started = start_operator("fleet", "--scrape-via", engines.address, "--scrape-interval", "2s")
     prometheus.scrape("operator", started.port)
     cloud.declare(simulated={"availableNodes": 1})
+    boots = f'stokehold_node_boot_seconds_count{{pool="{cloud.name}"}}'
+    wait_until(lambda: prometheus.ask(boots), 60)  # at 0, or the first boot is no increase
     offer_volumes(team.cluster, 1)
     Desks(team).open("desk")
     team.apply(inference_pool("chat"))
