@@ -75,10 +75,11 @@ def read_job(raw: wire.OwnKind, known: "Job | Unreadable | None" = None) -> "Job
     try:
         status = _status(raw.status) if _is_same(known, meta) else None
         if isinstance(known, Job) and status is not None:
-            spec, demand = known.spec, known.demand
+            spec, demand, claims = known.spec, known.demand, known.claims
         else:
             parsed = TrainingJob.read(_document("TrainingJob", raw))
-            spec, status, demand = parsed.spec, parsed.status or TrainingJobStatus(), demand_of(parsed.spec)
+            spec, status = parsed.spec, parsed.status or TrainingJobStatus()
+            demand, claims = demand_of(spec), claims_of(spec)
     except ValueError as error:
         return Unreadable(meta.namespace, meta.name, meta.uid, meta.resource_version, _first_line(error))
     return Job(
@@ -86,7 +87,7 @@ def read_job(raw: wire.OwnKind, known: "Job | Unreadable | None" = None) -> "Job
         spec=spec,
         status=status,
         demand=demand,
-        claims=claims_of(spec),
+        claims=claims,
         proof=_proof(meta.annotations, status),
     )
 

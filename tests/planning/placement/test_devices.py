@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from builders import GPU, NOW, a_node, a_pool, a_snapshot
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolStatus
-from stokehold.cluster.snapshots import Nodes
+from stokehold.cluster.indexes import Nodes
 from stokehold.model.actions import WriteStatus
 from stokehold.model.snapshot import Node, Snapshot
 from stokehold.planning.placement.devices import unsettled_nodes
