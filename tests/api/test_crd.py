@@ -73,6 +73,13 @@ def test_status_takes_what_another_version_wrote(kind: type[Kind]):
 
 
 @kinds
+def test_status_is_owned_in_whole_parts(kind: type[Kind]):
+    for name, part in root_schema(kind)["properties"]["status"]["properties"].items():
+        whole = part["items"] if part.get("x-kubernetes-list-type") == "map" else part
+        assert "properties" not in whole or whole["x-kubernetes-map-type"] == "atomic", name
+
+
+@kinds
 def test_conditions_have_the_standard_shape(kind: type[Kind]):
     conditions = root_schema(kind)["properties"]["status"]["properties"]["conditions"]
 

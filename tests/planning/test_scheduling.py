@@ -12,6 +12,7 @@ from builders import A100, GPU, NOW, a_job, a_node, a_pool, a_snapshot
 from kit.workspaces import a_sighting
 from stokehold.model.actions import AdmitJob, FinishJob, WriteStatus
 from stokehold.model.snapshot import Job, Pod, PriorityClass, Snapshot, Worker
+from stokehold.model.taints import Taint
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
@@ -107,6 +108,29 @@ def test_all_workers_succeeded_finishes_the_job_with_a_proof():
     actions = plan(a_snapshot([a_node()], [job]))
 
     assert [(type(a), a.proof.outcome) for a in actions] == [(FinishJob, "Succeeded")]
+
+
+def test_end_takes_back_what_was_told_and_tells_nothing_else():
+    def end(*told: str) -> dict[str, tuple[str, str]]:
+        since = {"lastTransitionTime": "2026-01-01T00:00:00Z", "reason": "Admitted", "status": "True"}
+        job = a_job(status={"phase": "Running", "conditions": [{"type": kind, **since} for kind in told]})
+        job = replace(job, pods=(a_worker(job, 0, "Succeeded", finished_at=NOW),))
+        (action,) = plan(a_snapshot([a_node()], [job]))
+        return {c["type"]: (c["status"], c["reason"]) for c in action.status["conditions"]}
+
+    held = ("QuotaReserved", "Admitted", "PodsReady")
+    assert end() == {"Finished": ("True", "Succeeded")}
+    assert end(*held) == {**dict.fromkeys(held, ("False", "Finished")), "Finished": ("True", "Succeeded")}
+
+
+def test_workers_tolerate_the_gpu_taints_that_their_nodes_have():
+    gpus, other = Taint("nvidia.com/gpu", "present", "NoSchedule"), Taint("stranger", "", "PreferNoSchedule")
+
+    def tolerated(*taints: Taint) -> tuple[Taint, ...]:
+        return plan(a_snapshot([a_node(taints=taints)], [a_job()]))[0].placement.taints
+
+    assert tolerated(gpus, other) == (gpus,)
+    assert tolerated() == ()
 
 
 def test_what_was_used_is_counted_by_the_gpus_that_ran_whatever_the_spec_says_since():

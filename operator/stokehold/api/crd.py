@@ -104,7 +104,7 @@ def root_schema(kind: type[Kind]) -> Schema:
     fields["apiVersion"] = {"description": _API_VERSION_DOC, "type": "string"}
     fields["kind"] = {"description": _KIND_DOC, "type": "string"}
     fields["metadata"] = _metadata(kind.RESOURCE)
-    fields["status"] = _lenient(fields["status"])
+    fields["status"] = _in_whole_parts(_lenient(fields["status"]))
     if _is_required(fields["spec"]):
         schema["required"] = ["spec"]
     else:
@@ -222,6 +222,19 @@ def _lenient(schema: Schema) -> Schema:
     if keys := kept.get("x-kubernetes-list-map-keys"):
         kept["items"]["required"] = keys
     return kept
+
+
+def _in_whole_parts(status: Schema) -> Schema:
+    """The status with parts that are owned whole, as they are written: else each of their fields would be tracked for
+    its manager, in every write of the object (docs/designs/0007)."""
+    atomic = {"x-kubernetes-map-type": "atomic"}
+    parts = dict(status["properties"])
+    for name, part in parts.items():
+        if "properties" in part:
+            parts[name] = {**part, **atomic}
+        elif part.get("x-kubernetes-list-type") == "map":
+            parts[name] = {**part, "items": {**part["items"], **atomic}}
+    return {**status, "properties": parts}
 
 
 def _documented(schema: Schema) -> Schema:

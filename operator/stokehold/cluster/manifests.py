@@ -35,7 +35,7 @@ Manifest = dict[str, Any]
 def worker(action: AdmitJob, index: int) -> Manifest:
     """The pod of one worker, pinned to its node."""
     job = action.job
-    shaped = shaped_pod(job.spec, job.spec.gpus_per_node, "Never")
+    shaped = shaped_pod(job.spec, 0, "Never")  # its nodes are known, and so are their taints
     metadata = {
         "name": names.pod_name(job.name, action.attempt, index),
         "namespace": job.namespace,
@@ -183,24 +183,28 @@ def _main_container(action: AdmitJob, index: int, shaped: Mapping[str, Any]) -> 
 
 
 def _environment(action: AdmitJob, index: int) -> dict[str, str]:
+    """How the workers find each other. A worker that is alone gets what torchrun does not assume by itself.
+
+    Each variable counts: it is written, copied and compared in all of the pod's writes (docs/designs/0007).
+    """
     job, size = action.job, len(action.placement.nodes)
-    gpus = job.spec.gpus_per_node
     lead = names.hostname(job.name, 0)
     master = f"{lead}.{names.service_name(job.name)}.{job.namespace}.svc" if size > 1 else "localhost"
     environment = {
-        "PET_NNODES": str(size),
-        "PET_NPROC_PER_NODE": str(gpus or 1),
-        "PET_NODE_RANK": str(index),
-        "PET_MASTER_ADDR": master,
-        "PET_MASTER_PORT": str(RENDEZVOUS_PORT),
+        "PET_NPROC_PER_NODE": str(job.spec.gpus_per_node or 1),
         "MASTER_ADDR": master,
         "MASTER_PORT": str(RENDEZVOUS_PORT),
         "WORLD_SIZE": str(size),
         "RANK": str(index),
-        "STOKEHOLD_JOB": job.name,
         "STOKEHOLD_ATTEMPT": str(action.attempt),
-        "STOKEHOLD_RESTARTS": str(action.restarts),
     }
+    if size > 1:
+        environment |= {
+            "PET_NNODES": str(size),
+            "PET_NODE_RANK": str(index),
+            "PET_MASTER_ADDR": master,
+            "PET_MASTER_PORT": str(RENDEZVOUS_PORT),
+        }
     if job.spec.checkpoint:
         environment["CHECKPOINT_DIR"] = job.spec.checkpoint.path
     return environment

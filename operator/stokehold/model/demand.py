@@ -14,10 +14,7 @@ from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec
 from stokehold.model.accounting import requests_of
 from stokehold.model.merge import strategic_merge
-from stokehold.model.taints import Toleration
-
-GPU_TAINT_KEYS = ("nvidia.com/gpu", "amd.com/gpu", "stokehold.dev/gpu")
-"""Taints that keep other work off GPU nodes; a job that was given GPUs tolerates them."""
+from stokehold.model.taints import GPU_TAINT_KEYS, Toleration
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +167,8 @@ def shaped_pod(
 ) -> dict[str, Any]:
     """The pod as far as its user shapes it: without GPUs, placement, identity and what we inject.
 
-    Gives {"metadata": {...}, "spec": {...}}; `cluster/manifests` adds the rest when the work is admitted.
+    With `gpus` it tolerates the taints of all GPU nodes, else only what its user says. Gives
+    {"metadata": {...}, "spec": {...}}; `cluster/manifests` adds the rest when the work is admitted.
     """
     container: dict[str, Any] = {"name": MAIN_CONTAINER, "image": spec.image}
     for name in ("command", "args", "env", "env_from", "resources", "volume_mounts"):

@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+GPU_TAINT_KEYS = ("nvidia.com/gpu", "amd.com/gpu", "stokehold.dev/gpu")
+"""Taints that keep other work off GPU nodes; work that was given GPUs tolerates them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Taint:
@@ -31,6 +34,11 @@ class Toleration:
         if self.operator == "Exists":
             return True
         return bool(self.key) and self.value == taint.value
+
+
+def is_gpu_taint(taint: Taint) -> bool:
+    """Whether the taint is there to keep work without GPUs off the node."""
+    return taint.key in GPU_TAINT_KEYS and taint.effect == "NoSchedule"
 
 
 def tolerates(tolerations: Iterable[Toleration], taints: Iterable[Taint]) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from stokehold.model.actions import Placement
 from stokehold.model.demand import Demand
 from stokehold.planning.placement.ledger import Ints, Ledger, Shape
-from stokehold.planning.placement.pools import Pool
+from stokehold.planning.placement.pools import Pool, taints_to_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def place_gang(ledger: Ledger, demand: Demand) -> Placement | Shortfall:
                 capacity=pool.capacity_class,
                 gpu_resource=pool.gpu_resource,
                 nodes=tuple(ledger.names[row] for row in rows),
-                taints=pool.taints,
+                taints=taints_to_answer(pool, (ledger.nodes[row] for row in rows)),
             )
     return shortfall(ledger, demand)
 

@@ -8,7 +8,7 @@ from stokehold.api.v1alpha1.gpu_node_claim import READY
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec
 from stokehold.model.demand import Demand
 from stokehold.model.snapshot import Claim, Node, NodePool, Snapshot
-from stokehold.model.taints import Taint
+from stokehold.model.taints import Taint, is_gpu_taint
 
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
@@ -183,6 +183,13 @@ def pool_taints(spec: GPUNodePoolSpec) -> tuple[Taint, ...]:
     """The taints with which a node of a bought pool joins."""
     declared = spec.node_shape.taints if spec.node_shape else ()
     return (Taint(BURST_TAINT, "", "NoSchedule"), *(Taint(t.key, t.value, t.effect) for t in declared))
+
+
+def taints_to_answer(pool: Pool | None, nodes: Iterable[Node]) -> tuple[Taint, ...]:
+    """The taints that workers on these nodes of the pool are made to tolerate: those that are there, and no others."""
+    of_pool = pool.taints if pool is not None else ()
+    of_nodes = {taint: None for node in nodes for taint in node.taints if is_gpu_taint(taint)}
+    return (*of_pool, *(taint for taint in of_nodes if taint not in of_pool))
 
 
 def tolerated_by_pool(pool: Pool, taint: Taint) -> bool:

@@ -193,7 +193,7 @@ def _complete_gangs(going: list[Standing], snapshot: Snapshot, pools: Collection
     by_name = {pool.name: pool for pool in pools}
     for job, attempt in ((s.job, s.attempt) for s in going if s.attempt.missing):
         pool = by_name.get(attempt.lead.worker.pool) if attempt.lead and attempt.lead.worker else None
-        placement = reporting.planned(attempt, pool)
+        placement = reporting.planned(attempt, pool, snapshot.nodes)
         if placement is not None:
             priority_class = _pod_priority_class(job, snapshot)
             yield AdmitJob(job, attempt.number, attempt.restarts, placement, attempt.missing, priority_class)

@@ -3,6 +3,7 @@
 A status is written only when it tells the user something new: each write costs the API server as much as a pod.
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,10 +13,10 @@ from stokehold.api.v1alpha1 import training_job as api
 from stokehold.api.v1alpha1.shared import QueueDetails, QueueStatus
 from stokehold.model.actions import Placement
 from stokehold.model.reasons import Eviction, Finish, Progress, Waiting
-from stokehold.model.snapshot import Job, Proof
-from stokehold.model.statuses import Owner, Status, render, told_conditions, whole
+from stokehold.model.snapshot import Job, Node, Proof
+from stokehold.model.statuses import News, Owner, Status, render, told_conditions, whole
 from stokehold.planning.placement.explain import Explanation
-from stokehold.planning.placement.pools import Pool
+from stokehold.planning.placement.pools import Pool, taints_to_answer
 from stokehold.planning.placement.prices import GpuPrice, Tariff
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.lifecycle import End
@@ -143,9 +144,7 @@ def finished(job: Job, attempt: Attempt, proof: Proof, tariff: Tariff, now: date
         "conditions": told_conditions(
             job,
             now,
-            (conditions.QUOTA_RESERVED, False, "Finished", "GPUs are given back"),
-            (conditions.ADMITTED, False, "Finished", "GPUs are given back"),
-            (conditions.PODS_READY, False, "Finished", "the workers have ended"),
+            *_given_back(job),
             (conditions.FINISHED, True, proof.reason, proof.message),
         ),
     }
@@ -214,23 +213,34 @@ def placement_of(attempt: Attempt) -> api.Placement | None:
     return api.Placement(pool=worker.pool, gpu_type=worker.gpu_type, capacity=worker.capacity, nodes=worker.placement)
 
 
-def planned(attempt: Attempt, pool: Pool | None) -> Placement | None:
+def planned(attempt: Attempt, pool: Pool | None, nodes: Mapping[str, Node]) -> Placement | None:
     """The placement that the lead worker remembers, to complete a gang by."""
     lead = attempt.lead
     if lead is None or lead.worker is None:
         return None
     worker = lead.worker
-    resource, taints = (pool.gpu_resource, pool.taints) if pool is not None else ("", ())
+    resource = pool.gpu_resource if pool is not None else ""
+    taints = taints_to_answer(pool, (nodes[name] for name in worker.placement if name in nodes))
     return Placement(worker.pool, worker.gpu_type, worker.capacity, resource, worker.placement, taints)
 
 
-def _no_longer_ready(job: Job) -> list[tuple[str, bool, str, str]]:
+def _no_longer_ready(job: Job) -> list[News]:
     """Conditions that an earlier attempt left True, should its end have been recorded by nobody."""
     stale = [c.type for c in job.status.conditions if c.status == "True"]
     return [
         (kind, False, "Waiting", "the job waits")
         for kind in (conditions.ADMITTED, conditions.PODS_READY)
         if kind in stale
+    ]
+
+
+def _given_back(job: Job) -> list[News]:
+    """What had been told of a job that held GPUs or waited for them; what was never told needs no taking back."""
+    told = [c.type for c in job.status.conditions]
+    return [
+        (kind, False, "Finished", "the job has ended")
+        for kind in (conditions.QUOTA_RESERVED, conditions.ADMITTED, conditions.PODS_READY)
+        if kind in told
     ]
 
 
