@@ -125,10 +125,12 @@ def test_operator_names_the_kinds_that_are_gone_and_goes_on_when_they_are_back_w
 
     helm(installed, "upgrade", RELEASE, str(CHART), values=beside(installed))
     back_after = wait_until(lambda: operator.get("/readyz") == "ok\n", 60, lambda: operator.get("/readyz"))
-    team.submit("after", {"run-for": "1s"})
-    team.wait_phase("after", "Succeeded", within=30)
+    team.submit("after", numNodes=2)
+    team.wait_phase("after", "Running", within=30)
 
     assert back_after < 30
+    assert_pods_go_with_their_job(team, "after")
+    wait_until(lambda: not team.pods("before"), 10)  # its job went with the kind
     assert operator.is_running
     assert operator.logged("error") == []
 
@@ -152,6 +154,18 @@ def test_work_outlives_the_namespace_of_the_release_and_the_next_installation_ta
     team.wait_phase("later", "Succeeded", within=60)
     assert [pod["metadata"]["uid"] for pod in team.live_pods("runs")] == before
     assert team.status("runs")["attempt"] == 1
+
+
+def assert_pods_go_with_their_job(team: Team, name: str) -> None:
+    """Although the garbage collector hears of kinds as young as ours are here only after half a minute."""
+    before = {pod["metadata"]["uid"] for pod in team.pods(name)}
+    team.kubectl("delete", "tj", name)
+    team.submit(name, numNodes=2)
+
+    wait_until(lambda: not before & {pod["metadata"]["uid"] for pod in team.pods(name)}, 10)
+    team.wait_phase(name, "Running", within=10)
+    (service,) = team.items("services", f"stokehold.dev/job={name}")
+    assert service["metadata"]["ownerReferences"][0]["uid"] == team.job(name)["metadata"]["uid"]
 
 
 def missing(operator: OperatorProcess) -> list[str]:

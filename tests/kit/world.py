@@ -17,7 +17,7 @@ from stokehold.cluster.snapshots import Cluster
 from stokehold.cluster.store import Key
 from stokehold.model import names
 from stokehold.model.accounting import total
-from stokehold.model.actions import Action, AdmitJob, DeletePod, FinishJob, ReleasePod, WriteStatus
+from stokehold.model.actions import Action, AdmitJob, DeleteOrphan, DeletePod, FinishJob, ReleasePod, WriteStatus
 from stokehold.model.demand import demand_of
 from stokehold.model.snapshot import Claim, Job, Namespace, Node, NodePool, Pod, Queue, Resources, Snapshot, Worker
 
@@ -170,6 +170,8 @@ class World:
                 yield lambda: self._release(action.pod)
             case DeletePod():
                 yield lambda: self._delete(action.pod)
+            case DeleteOrphan():
+                yield lambda: self._knows_owner(action.pod) or self._delete(action.pod)
             case _:
                 pass  # this world has jobs alone
 
@@ -251,6 +253,9 @@ class World:
         else:
             self.delete_pod(now)
         return True
+
+    def _knows_owner(self, pod: Pod) -> bool:
+        return any(job.uid == pod.owner_uid for job in self.jobs.values())
 
     def _sweep(self, key: Key) -> None:
         """The API server removes what was asked to go, has ended or never ran, and has no finalizer."""

@@ -45,6 +45,11 @@ class ForbiddenError(ApiError):
 class NotFoundError(ApiError):
     """The object, its namespace or its kind does not exist."""
 
+    @property
+    def is_of_object(self) -> bool:
+        """Whether the API server serves the kind: of a path that it does not know it only says so in plain text."""
+        return self.reason == "NotFound"
+
 
 class AlreadyExistsError(ApiError):
     """An object of that name exists."""

@@ -127,7 +127,7 @@ class Pods:
     def __init__(self, wake: Wake) -> None:
         self.by_owner: dict[str, dict[Key, Pod]] = {}
         self.strays: dict[Key, Pod] = {}
-        """Workers without an owner; nobody's job."""
+        """What looks like a worker and has no owner: nobody's job."""
         self.by_member: dict[tuple[str, Member], dict[Key, Pod]] = {}
         """Pods of workspaces and of serving pools, by namespace and label."""
         self.leaving: dict[Key, Pod] = {}
@@ -179,6 +179,8 @@ class Pods:
     def _home(self, pod: Pod) -> dict[Key, Pod] | None:
         if pod.worker is not None:
             return self.by_owner.setdefault(pod.owner_uid, {}) if pod.owner_uid else self.strays
+        if pod.member is not None and pod.member.kind == Job.KIND:
+            return None if pod.owner_uid else self.strays  # nobody can read which index it is
         if pod.member is not None:
             return self.by_member.setdefault((pod.namespace, pod.member), {})
         return None

@@ -114,6 +114,11 @@ class Informer(Generic[T]):
         """Whether a complete list has been taken."""
         return self._synced.is_set()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether what is missing here is missing: a list was taken, the kind is served, the watch not interrupted."""
+        return self.synced and self.is_served and self.last_error is None
+
     async def wait_synced(self) -> None:
         """Return after the first complete list."""
         await self._synced.wait()

@@ -29,7 +29,7 @@ from stokehold.cluster.annotations import (
 )
 from stokehold.cluster.ownership import REPLICAS, other_writer
 from stokehold.cluster.ownership import TEMPLATE as TEMPLATE_SPEC
-from stokehold.cluster.resources import FIELD_MANAGER, INFERENCE_POOLS
+from stokehold.cluster.resources import DEV_WORKSPACES, FIELD_MANAGER, INFERENCE_POOLS, TRAINING_JOBS
 from stokehold.model import accounting
 from stokehold.model.demand import Terms, terms_of
 from stokehold.model.snapshot import (
@@ -50,6 +50,12 @@ from stokehold.model.taints import Taint
 MIRROR = "kubernetes.io/config.mirror"
 """On what a kubelet shows of its static pods."""
 
+MEMBERSHIP = (
+    (DEV_WORKSPACES.kind, WORKSPACE_LABEL),
+    (INFERENCE_POOLS.kind, SERVING_LABEL),
+    (TRAINING_JOBS.kind, JOB_LABEL),
+)
+
 LARGEST_GANG = 4096
 """What the API allows in spec.numNodes."""
 
@@ -61,7 +67,9 @@ def read_pod(raw: wire.Pod) -> Pod:
     """
     meta, status = raw.metadata, raw.status
     controller = next((ref for ref in meta.owner_references if ref.controller), None)
-    worker, member = _worker(meta), _member(meta)
+    worker = _worker(meta)
+    member = _member(meta) if worker is None else None
+    like_worker = worker is not None or (member is not None and member.kind == TRAINING_JOBS.kind)
     conditions = {condition.type: condition for condition in status.conditions}
     scheduled = conditions.get("PodScheduled")
     ended = _end_of_main(status)
@@ -73,7 +81,7 @@ def read_pod(raw: wire.Pod) -> Pod:
         requests=_pod_requests(raw.spec),
         node=raw.spec.node_name or (_pinned_node(raw.spec) if controller and (worker or member) else ""),
         bound=bool(raw.spec.node_name),
-        owner_uid=controller.uid if controller else "",
+        owner_uid=controller.uid if controller and (not like_worker or _is_job(controller)) else "",
         worker=worker,
         member=member,
         gated=any(gate.name == PLACEMENT_GATE for gate in raw.spec.scheduling_gates),
@@ -210,6 +218,11 @@ def read_autoscaler(raw: wire.Autoscaler) -> Autoscaler | None:
     return Autoscaler(raw.metadata.name, target.name, can or raw.status.last_scale_time is not None)
 
 
+def _is_job(owner: wire.OwnerReference) -> bool:
+    """Whoever copies a worker's labels into a Deployment has pods that look like ours and are not."""
+    return owner.kind == TRAINING_JOBS.kind and owner.api_version.partition("/")[0] == GROUP
+
+
 def _worker(meta: wire.Metadata) -> Worker | None:
     labels, annotations = meta.labels, meta.annotations
     try:
@@ -234,7 +247,7 @@ def _worker(meta: wire.Metadata) -> Worker | None:
 
 
 def _member(meta: wire.Metadata) -> Member | None:
-    for kind, label in (("DevWorkspace", WORKSPACE_LABEL), ("InferencePool", SERVING_LABEL)):
+    for kind, label in MEMBERSHIP:
         if name := meta.labels.get(label):
             return Member(kind, name)
     return None

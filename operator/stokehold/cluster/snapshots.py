@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from stokehold.cluster.indexes import Clock, Jobs, Namespaced, Nodes, Owners, Pods, PodSets, Shelf, Wake
+from stokehold.cluster.orphans import Orphans
 from stokehold.cluster.store import Key
 from stokehold.model import names
 from stokehold.model.capacity import Answer, Listing
@@ -58,6 +59,7 @@ class Cluster:
         self.nodes = Nodes(wake, clock, settle_time)
         self.pods = Pods(wake)
         self.jobs = Jobs(wake)
+        self.orphans = Orphans(self.pods, self.jobs, clock)
         self.queues: Shelf[Queue] = Shelf(wake)
         self.node_pools: Shelf[NodePool] = Shelf(wake)
         self.priority_classes: Shelf[PriorityClass] = Shelf(wake)
@@ -176,7 +178,7 @@ class Cluster:
             used=self.pods.used(),
             leaving=tuple(self.pods.leaving.values()),
             jobs=jobs,
-            orphans=self._orphans(jobs),
+            orphans=self.orphans.now(),
             node_pools=dict(self.node_pools.values),
             queues=dict(self.queues.values),
             priority_classes=dict(self.priority_classes.values),
@@ -273,9 +275,3 @@ class Cluster:
             alive = {owner.uid for owner in owners}
             self._refusals = {uid: refusal for uid, refusal in self._refusals.items() if uid in alive}
             self._refused_sizes = {uid: size for uid, size in self._refused_sizes.items() if uid in alive}
-
-    def _orphans(self, jobs: dict[Key, Job]) -> tuple[Pod, ...]:
-        """Workers without a job. One whose job cannot be read has a job all the same, and is left alone."""
-        alive = {job.uid for job in jobs.values()} | {bad.uid for bad in self.jobs.unreadable.values()}
-        gone = [pods for uid, pods in self.pods.by_owner.items() if uid not in alive]
-        return (*self.pods.strays.values(), *(pod for pods in gone for pod in pods.values()))

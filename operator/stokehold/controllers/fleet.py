@@ -3,7 +3,7 @@
 from collections import Counter
 from datetime import datetime, timedelta
 
-from stokehold.model.snapshot import Job, Sighting, Snapshot
+from stokehold.model.snapshot import Job, Pod, Sighting, Snapshot
 from stokehold.observability import metrics
 from stokehold.planning.autoscaling.reporting import freed
 from stokehold.planning.placement.pools import count_gpus, resolve_pools
@@ -32,12 +32,16 @@ def count_fleet(snapshot: Snapshot, silent_after: timedelta) -> None:
 
 def past_queue(snapshot: Snapshot) -> Counter[tuple[str, str]]:
     """Pods that look like ours, run, and were not placed by the queue: by namespace and the kind of their owner."""
-    strays = [pod for pod in snapshot.orphans if not pod.owner_uid and pod.bound and not pod.is_over]
-    found = Counter((pod.namespace, Job.KIND) for pod in strays)
+    found = Counter((pod.namespace, Job.KIND) for pod in snapshot.orphans if is_stray(pod))
     for pool in snapshot.serving_pools.values():
         if past := freed(pool):
             found[pool.namespace, pool.KIND] += len(past)
     return found
+
+
+def is_stray(pod: Pod) -> bool:
+    """Whether what looks like a worker was never one, and holds a node all the same."""
+    return not pod.owner_uid and pod.bound and not pod.is_over
 
 
 def agent_state(sighting: Sighting | None, now: datetime, silent_after: timedelta) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 from stokehold.cluster.apply import Writes
 from stokehold.cluster.manifests import Subject
 from stokehold.cluster.own_kinds import Unreadable
+from stokehold.controllers.fleet import is_stray
 from stokehold.model.actions import Note
 from stokehold.model.snapshot import Pod
 from stokehold.observability import metrics
@@ -58,8 +59,22 @@ def of_corpses(leaving: Iterable[Pod], now: datetime) -> Iterator[News]:
                 f"{f' and still holds {held}' if held else ''}. "
                 "Look at the kubelet of that node, and at the finalizers of the pod."
             )
-            subject = PodSubject(pod.namespace, pod.name, pod.uid)
-            yield subject, Note("StillTerminating", message, "still terminating", warning=True)
+            yield _pod(pod), Note("StillTerminating", message, "still terminating", warning=True)
+
+
+def of_strays(strays: Iterable[Pod]) -> Iterator[News]:
+    """Pods that somebody made by hand to look like workers: what they hold is counted, and nobody placed it."""
+    for pod in strays:
+        if is_stray(pod):
+            message = (
+                "it has the labels of a TrainingJob's worker, and no TrainingJob has made it: the queue has not placed "
+                "it. What it requests is counted on its node; Stokehold neither adopts nor deletes it."
+            )
+            yield _pod(pod), Note("NotOfTheQueue", message, "not of the queue", warning=True)
+
+
+def _pod(pod: Pod) -> PodSubject:
+    return PodSubject(pod.namespace, pod.name, pod.uid)
 
 
 def count_unreadable(found: Iterable[Unreadable]) -> None:

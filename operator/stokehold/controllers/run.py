@@ -234,6 +234,7 @@ class Operator:
 
     def _news(self) -> Iterable[news.News]:
         yield from news.of_unreadable(self._watches.unreadable())
+        yield from news.of_strays(tuple(self._cluster.pods.strays.values()))
         yield from news.of_corpses(tuple(self._cluster.pods.leaving.values()), clock.now())
 
     def _problems(self) -> list[str]:

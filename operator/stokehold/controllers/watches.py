@@ -69,6 +69,8 @@ class Watches:
         self.pods = watch(resources.PODS, wire.Pod, read_pod, cluster.pods)
         cluster.steady_seconds = self.pods.steady_seconds
         self.jobs = watch(resources.TRAINING_JOBS, own, convert_job, jobs)
+        cluster.orphans.sees_jobs = lambda: self.jobs.is_current
+        cluster.orphans.unread_jobs = lambda: (broken.uid for broken in self.jobs.broken.values())
         self.workspaces = watch(resources.DEV_WORKSPACES, own, read_workspace, cluster.workspaces)
         self.stateful_sets = watch(
             resources.STATEFUL_SETS, wire.PodSet, read_pod_set, cluster.stateful_sets, labels=managed

@@ -107,6 +107,13 @@ class DeletePod:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteOrphan:
+    """Delete a worker, unless the API server knows the TrainingJob that owns it; with the lead goes the Service."""
+
+    pod: Pod
+
+
+@dataclass(frozen=True, slots=True)
 class StartWorkspace:
     """Pin the workspace's StatefulSet to the node chosen for it and give it one replica; make what is missing first."""
 
@@ -274,6 +281,7 @@ Action = (
     | FinishJob
     | ReleasePod
     | DeletePod
+    | DeleteOrphan
     | StartWorkspace
     | PlaceReplica
     | WriteDeployment

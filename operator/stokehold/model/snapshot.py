@@ -66,7 +66,10 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What our label on a pod says: which DevWorkspace or InferencePool of its namespace it belongs to."""
+    """What our label on a pod says: to which object of ours in its namespace it belongs.
+
+    A TrainingJob only where nothing says which of its workers it is.
+    """
 
     kind: str
     name: str
@@ -109,6 +112,8 @@ class Pod:
     """kube-scheduler's message while it cannot bind the pod."""
     disrupted: bool = False
     """Has the condition DisruptionTarget: evicted, preempted, or its node was lost."""
+    orphaned_since: datetime | None = None
+    """Since when its TrainingJob is known to be gone; None while it is there, or while nobody can know."""
     of_node: bool = False
     """Belongs to its node (a DaemonSet's or a static pod): an empty node has it too."""
 
@@ -406,7 +411,7 @@ class Snapshot:
     """The live pods on nodes that are being deleted; they are part of `used` until they are gone."""
     jobs: Mapping[tuple[str, str], Job] = field(default_factory=dict)
     orphans: tuple[Pod, ...] = ()
-    """Workers whose TrainingJob is gone; they hold their node and their name until they are gone too."""
+    """Workers whose TrainingJob is gone, and what only looks like workers: they hold their nodes and their names."""
     node_pools: Mapping[str, NodePool] = field(default_factory=dict)
     queues: Mapping[str, Queue] = field(default_factory=dict)
     priority_classes: Mapping[str, PriorityClass] = field(default_factory=dict)

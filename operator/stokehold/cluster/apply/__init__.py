@@ -32,6 +32,7 @@ from stokehold.model.actions import (
     CreateClaim,
     DeleteClaim,
     DeleteNode,
+    DeleteOrphan,
     DeletePod,
     EndWorkspace,
     FinishJob,
@@ -132,8 +133,8 @@ class Applier:
                 await jobs.finish(writes, action)
             case ReleasePod():
                 await jobs.release(writes, action.pod)
-            case DeletePod():
-                await jobs.delete(writes, action)
+            case DeletePod() | DeleteOrphan():
+                await self._delete_pod(action)
             case PlaceReplica():
                 await serving.place(writes, action)
             case EndWorkspace() | ResumeWorkspace() | StopWorkspace() | GrowVolume():
@@ -144,6 +145,13 @@ class Applier:
                 raise TypeError(f"{type(action).__name__} is for a provider, not for the API server")
             case _:
                 assert_never(action)
+
+    async def _delete_pod(self, action: DeletePod | DeleteOrphan) -> None:
+        match action:
+            case DeletePod():
+                await jobs.delete(self._writes, action.pod, action.why)
+            case DeleteOrphan():
+                await jobs.delete_orphan(self._writes, action.pod)
 
     async def _tell(self, action: WriteStatus | TellOfNode) -> None:
         match action:
@@ -232,7 +240,7 @@ def _subject(action: Action) -> OwnObject | None:
 def _target(action: Action) -> str:
     namespace = ""
     match action:
-        case ReleasePod() | DeletePod() | PlaceReplica():
+        case ReleasePod() | DeletePod() | DeleteOrphan() | PlaceReplica():
             namespace, name = action.pod.key
         case StartWorkspace() | EndWorkspace() | ResumeWorkspace() | StopWorkspace() | GrowVolume():
             namespace, name = action.workspace.key

@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from stokehold.api.names import FINISHED_ANNOTATION, TRACKING_FINALIZER
 from stokehold.cluster import manifests
 from stokehold.cluster.apply.writes import Writes
 from stokehold.cluster.client import PatchKind
+from stokehold.cluster.errors import NotFoundError
 from stokehold.cluster.own_kinds import proof_text
 from stokehold.cluster.resources import PODS, SERVICES, TRAINING_JOBS
-from stokehold.model.actions import AdmitJob, DeletePod, FinishJob
+from stokehold.model import names
+from stokehold.model.actions import AdmitJob, FinishJob
 from stokehold.model.snapshot import Pod
 from stokehold.observability import logs
 
@@ -54,11 +57,43 @@ async def release(writes: Writes, pod: Pod) -> None:
     await writes.patch(PODS, pod.name, patch, namespace=pod.namespace, kind=PatchKind.STRATEGIC, shows=lives_on)
 
 
-async def delete(writes: Writes, action: DeletePod) -> None:
+async def delete_orphan(writes: Writes, pod: Pod) -> None:
+    """The garbage collector does the same, but hears of our kinds only half a minute after they were made.
+
+    As it does, we ask the API server itself: our own watch may be late.
+    """
+    found = await writes.call(lambda: writes.api.get(PODS, pod.name, pod.namespace))
+    if found["metadata"]["uid"] != pod.uid or not await _has_lost_its_job(writes, found):
+        return
+    await delete(writes, pod, "its TrainingJob is gone")
+    if pod.worker is None or pod.worker.index != 0 or pod.worker.gang_size == 1:
+        return
+    with suppress(NotFoundError):
+        name = names.service_name(pod.worker.job)
+        service = await writes.call(lambda: writes.api.get(SERVICES, name, pod.namespace))
+        if await _has_lost_its_job(writes, service):
+            uid = service["metadata"]["uid"]
+            await writes.call(lambda: writes.api.delete(SERVICES, name, namespace=pod.namespace, uid=uid))
+
+
+async def _has_lost_its_job(writes: Writes, child: dict[str, Any]) -> bool:
+    """Whether the API server knows TrainingJobs, and not the one that owns this."""
+    refs = child["metadata"].get("ownerReferences", ())
+    owner = next((ref for ref in refs if ref.get("controller") and ref["kind"] == TRAINING_JOBS.kind), None)
+    if owner is None:
+        return False
+    namespace = child["metadata"]["namespace"]
+    try:
+        job = await writes.call(lambda: writes.api.get(TRAINING_JOBS, owner["name"], namespace))
+    except NotFoundError as error:
+        return error.is_of_object
+    return bool(job["metadata"]["uid"] != owner["uid"])
+
+
+async def delete(writes: Writes, pod: Pod, why: str) -> None:
     """Delete the very pod that was seen, not one that took its name."""
-    pod = action.pod
     deleted = await writes.call(lambda: writes.api.delete(PODS, pod.name, namespace=pod.namespace, uid=pod.uid))
-    log.info("pod deleted", pod=f"{pod.namespace}/{pod.name}", why=action.why)
+    log.info("pod deleted", pod=f"{pod.namespace}/{pod.name}", why=why)
     if deleted.get("kind") == "Pod" and deleted["metadata"].get("finalizers"):
         writes.show(PODS, deleted)
 

@@ -18,6 +18,7 @@ from stokehold.api.v1alpha1 import training_job as api
 from stokehold.model.actions import (
     Action,
     AdmitJob,
+    DeleteOrphan,
     DeletePod,
     FinishJob,
     Note,
@@ -84,7 +85,7 @@ class Standing:
 
 def plan_scheduling(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
     """Everything that can be done now, in the order in which it may be done."""
-    yield from _release_orphans(snapshot)
+    yield from _let_orphans_go(snapshot, settings)
     for pod in useless_corpses(snapshot, settings):
         yield DeletePod(pod, "newer replicas of its pool have failed too")
     for pod in unbound_replicas(snapshot, settings):
@@ -108,11 +109,14 @@ def plan_scheduling(snapshot: Snapshot, settings: SchedulingSettings) -> Iterato
         yield from _place(entries, ledger, purchases, teller)
 
 
-def _release_orphans(snapshot: Snapshot) -> Iterator[Action]:
-    """Nobody will ask for their outcome any more; the garbage collector deletes them."""
+def _let_orphans_go(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
+    """Nobody will ask for their outcome any more. What never had a TrainingJob is not ours to delete."""
     for pod in snapshot.orphans:
-        if pod.tracked:
+        if pod.tracked and (pod.terminating_since is not None or not pod.owner_uid):
             yield ReleasePod(pod, "its TrainingJob is gone")
+        since = pod.orphaned_since
+        if pod.terminating_since is None and since is not None and snapshot.time_given(since) >= settings.orphan_grace:
+            yield DeleteOrphan(pod)
 
 
 def _tidy_finished(snapshot: Snapshot) -> Iterator[Action]:

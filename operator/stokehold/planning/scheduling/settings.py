@@ -12,6 +12,8 @@ class SchedulingSettings:
     """A gang whose pods are not all bound after this is taken back whole."""
     lost_node_grace: timedelta = timedelta(seconds=10)
     """A pod's node may be missing from our watch for this long before it counts as gone."""
+    orphan_grace: timedelta = timedelta(seconds=3)
+    """So long after a TrainingJob has gone its pods are the garbage collector's, if that knows our kinds yet."""
     restart_backoff: timedelta = timedelta(seconds=10)
     """Before the first restart after a failure; doubles each time."""
     requeue_backoff: timedelta = timedelta(seconds=5)
