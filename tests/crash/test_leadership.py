@@ -10,6 +10,7 @@ from hack.cluster import LocalCluster
 from hack.fault_proxy import Call, FaultProxy, renewals
 from hack.installation import OperatorProcess
 
+from kit.desks import Desks
 from kit.jobs import Team, training_job, wait_until
 from kit.leadership import ENDS_WITHIN, RENEW_DEADLINE, last_renewal, leads, replace_leader, transitions
 from kit.witness import Witness, assert_in_order
@@ -135,23 +136,36 @@ def test_writes_held_until_another_leads_are_refused_or_change_nothing(
     assert_in_order(team, witness, {**ended, "fails": ("Succeeded", 2)})
 
 
-def test_worker_created_late_for_an_attempt_that_was_taken_back_is_deleted(
+def test_worker_created_late_for_an_attempt_that_was_taken_back_is_deleted_and_a_late_stop_stops_nothing(
     team: Team, witness: Witness, start_behind_proxy: StartBehindProxy, start_operator: Start
 ):
     old, proxy = start_behind_proxy("old-create")
     wait_until(lambda: leads(old), 30)
     new = start_operator("new-create")
-    held = proxy.hold(lambda call: changes_of_work(call) and call.name == "pair-1-1")
+    desks = Desks(team)
+    desks.open("desk", storage=None)
+    desks.wait_phase("desk", "Active")
+    (at_work,) = desks.pods("desk")
+    late = {("pods", "pair-1-1"), ("statefulsets", "desk")}
+    held = proxy.hold(lambda call: call.is_write and (call.resource, call.name) in late)
     team.submit("pair", numNodes=2)
-    wait_until(lambda: held.caught, 10)
+    desks.set_running("desk", False)
+    wait_until(lambda: names(held.caught) == {"pair-1-1", "desk"}, 10)
     team.patch("pair", {"suspend": True})
+    desks.set_running("desk", True)  # so that its replica was wanted all the time, for those who come later
     replace_leader(old, new, proxy)
     team.wait_phase("pair", "Suspended")
     wait_until(lambda: not team.pods("pair"), 20)
+    wait_until(lambda: desks.status("desk")["observedGeneration"] == 3, 10)
+    planned_again(new)
 
-    proxy.end(held)  # no precondition can refuse it: the name is free again
+    proxy.end(held)  # no precondition can refuse the worker: the name is free again
     wait_until(lambda: all(held.statuses()), 10)
 
+    assert {call.status for call in held.caught if call.name == "desk"} == {409}
+    assert [pod["metadata"]["uid"] for pod in desks.pods("desk")] == [at_work["metadata"]["uid"]]
+    assert desks.phase("desk") == "Active"
+    team.kubectl("delete", "gws", "desk")
     wait_until(lambda: not team.pods("pair"), 10, lambda: team.pods("pair"))
     assert team.phase("pair") == "Suspended"
     team.patch("pair", {"suspend": False})

@@ -5,7 +5,7 @@ from hack.cluster import LocalCluster
 from hack.installation import OperatorProcess
 
 from kit.desks import Desks
-from kit.jobs import Team, training_job, wait_until
+from kit.jobs import Object, Team, training_job, wait_until
 from kit.serving import inference_pool
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
@@ -142,15 +142,18 @@ def test_replica_that_its_tenant_freed_from_the_queue_is_counted_and_flagged(bou
     bound.kubectl("delete", "gpool", "chat", "--cascade=foreground")
 
 
-def test_bare_pod_with_our_labels_on_a_node_of_its_own_choice_is_counted_and_flagged(
+def test_bare_pods_with_our_labels_on_a_node_of_their_own_choice_are_counted_and_flagged(
     team: Team, operator: OperatorProcess
 ):
-    labels = {"stokehold.dev/job": "real", "stokehold.dev/attempt": "1", "stokehold.dev/index": "0"}
-    asks = {"limits": {"nvidia.com/gpu": "8"}}
-    spec = {"nodeName": "a100-0", "containers": [{"name": "c", "image": "x", "resources": asks}]}
-    claims_to_be = {"name": "fake", "labels": labels, "annotations": {"stokehold.dev/gang": '{"size":1}'}}
-    team.apply({"apiVersion": "v1", "kind": "Pod", "metadata": claims_to_be, "spec": spec})
-    wait_until(lambda: team.pods()[0]["status"]["phase"] == "Running", 10)
+    def bare(name: str, labels: dict[str, str], **annotations: str) -> Object:
+        asks = {"limits": {"nvidia.com/gpu": "4"}}
+        spec = {"nodeName": "a100-0", "containers": [{"name": "c", "image": "x", "resources": asks}]}
+        meta = {"name": name, "labels": {"stokehold.dev/job": "real"} | labels, "annotations": annotations}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+
+    first = {"stokehold.dev/attempt": "1", "stokehold.dev/index": "0"}
+    team.apply(bare("fake", first, **{"stokehold.dev/gang": '{"size":1}'}), bare("half", {}))
+    wait_until(lambda: [pod["status"]["phase"] for pod in team.pods()] == ["Running"] * 2, 10)
 
     team.submit("real", numNodes=2, gpusPerNode=8, gpuTypes=["a100-80gb"])
     assert team.wait_reason("real", "WaitingForCapacity")["details"]["available"] == 8
@@ -158,7 +161,10 @@ def test_bare_pod_with_our_labels_on_a_node_of_its_own_choice_is_counted_and_fla
 
     team.wait_phase("witness", "Running")
     assert team.nodes_of("witness") == ["a100-1"]
-    assert operator.metric("stokehold_pods_past_queue", namespace=team.namespace, kind="TrainingJob") == 1
+    assert operator.metric("stokehold_pods_past_queue", namespace=team.namespace, kind="TrainingJob") == 2
+    assert team.events("fake") == team.events("half") == ["NotOfTheQueue"]
+    team.kubectl("delete", "tj", "real", "witness")
+    wait_until(lambda: {pod["metadata"]["name"] for pod in team.pods()} == {"fake", "half"}, 20)
 
 
 def test_namespace_deletion_in_full_flight_is_clean(team: Team, cluster: LocalCluster, operator):

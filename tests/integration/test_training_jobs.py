@@ -60,7 +60,8 @@ def test_gang_waits_whole_until_the_last_node_comes(team: Team, cluster: LocalCl
         team.wait_phase("wide", "Running", within=5)
         assert took < 5
     finally:
-        team.empty()
+        team.kubectl("delete", "tj", "wide")
+        wait_until(lambda: not team.pods("wide"), 20)
         cluster.delete_node("h100-extra")
 
 

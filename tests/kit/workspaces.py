@@ -37,7 +37,9 @@ def a_workspace(
             **{k: v for k, v in fields.items() if k not in ("pod_set", "pods")},
         }
     )
-    pod_set = fields.get("pod_set", PodSet("team-a", name, f"set-{name}", "1", made.uid, 1, 1, node=node))
+    pod_set = fields.get(
+        "pod_set", PodSet("team-a", name, f"set-{name}", "1", made.uid, 1, 1, node=node, wanted_by=made.generation)
+    )
     return replace(made, pod_set=pod_set, pods=fields.get("pods", (its_pod(made, node),)))
 
 

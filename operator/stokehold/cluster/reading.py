@@ -24,6 +24,7 @@ from stokehold.cluster.annotations import (
     PLACED_AT,
     TEMPLATE,
     UNDONE_AT,
+    WANTED_BY,
     WRITTEN_REPLICAS,
     Gang,
 )
@@ -165,6 +166,7 @@ def read_pod_set(raw: wire.PodSet) -> PodSet:
         node=_pinned_node(raw.spec.template.spec),
         template=meta.annotations.get(TEMPLATE, ""),
         gpu_resource=meta.annotations.get(GPU_RESOURCE, ""),
+        wanted_by=_count(meta.annotations.get(WANTED_BY)) or 0,
         written_replicas=_count(meta.annotations.get(WRITTEN_REPLICAS)),
         undone_at=_times(meta.annotations.get(UNDONE_AT, "")),
         replicas_writer=other_writer(meta.managed_fields, FIELD_MANAGER, REPLICAS),

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from stokehold.api.names import MANAGED_BY, WORKSPACE_LABEL
-from stokehold.cluster.annotations import TEMPLATE
+from stokehold.cluster.annotations import TEMPLATE, WANTED_BY
 from stokehold.cluster.manifests import (
     Manifest,
     add_shared_memory,
@@ -56,7 +56,8 @@ def stateful_set(workspace: Workspace, placement: Placement) -> Manifest:
     """One replica, on the node chosen for it. A stop sets the replicas to 0 and leaves all else."""
     template = _template(workspace, placement)
     metadata = _metadata(workspace, names.workspace_name(workspace.name))
-    metadata["annotations"] = {TEMPLATE: sha256(msgspec.json.encode(template)).hexdigest()[:16]}
+    digest = sha256(msgspec.json.encode(template)).hexdigest()[:16]
+    metadata["annotations"] = {TEMPLATE: digest, WANTED_BY: str(workspace.generation)}
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",

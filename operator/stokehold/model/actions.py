@@ -150,6 +150,16 @@ class StopWorkspace:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepWorkspace:
+    """Note on the StatefulSet of a workspace that its present spec wants it to run.
+
+    A stop that was planned for an older spec and is still on its way is refused then.
+    """
+
+    workspace: Workspace
+
+
+@dataclass(frozen=True, slots=True)
 class GrowVolume:
     """Ask for a larger volume for a workspace's files; its pod runs on."""
 
@@ -290,6 +300,7 @@ Action = (
     | EndWorkspace
     | ResumeWorkspace
     | StopWorkspace
+    | KeepWorkspace
     | GrowVolume
     | TellOfNode
 )

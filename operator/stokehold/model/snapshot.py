@@ -228,6 +228,8 @@ class PodSet:
     """The digest of what we last wrote, from an annotation."""
     gpu_resource: str = ""
     """The name under which its pods ask for GPUs, from an annotation."""
+    wanted_by: int = 0
+    """The generation of the workspace that last wanted it to run, from an annotation; 0 is unknown."""
     written_replicas: int | None = None
     """The number of replicas that we wrote last, from an annotation."""
     undone_at: tuple[datetime, ...] = ()

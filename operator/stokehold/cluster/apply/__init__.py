@@ -37,6 +37,7 @@ from stokehold.model.actions import (
     EndWorkspace,
     FinishJob,
     GrowVolume,
+    KeepWorkspace,
     LaunchNode,
     Note,
     PlaceReplica,
@@ -137,7 +138,7 @@ class Applier:
                 await self._delete_pod(action)
             case PlaceReplica():
                 await serving.place(writes, action)
-            case EndWorkspace() | ResumeWorkspace() | StopWorkspace() | GrowVolume():
+            case EndWorkspace() | ResumeWorkspace() | StopWorkspace() | KeepWorkspace() | GrowVolume():
                 await self._dispatch_workspace(action)
             case CreateClaim() | CordonNode() | DeleteNode() | DeleteClaim() | ReleaseClaim():
                 await self._dispatch_claim(action)
@@ -163,7 +164,9 @@ class Applier:
                 await self._writes.tell(action.sighting, action.notes)
                 self._cluster.note_told(action.sighting, action.known)
 
-    async def _dispatch_workspace(self, action: EndWorkspace | ResumeWorkspace | StopWorkspace | GrowVolume) -> None:
+    async def _dispatch_workspace(
+        self, action: EndWorkspace | ResumeWorkspace | StopWorkspace | KeepWorkspace | GrowVolume
+    ) -> None:
         match action:
             case EndWorkspace():
                 await workspaces.end(self._writes, action)
@@ -171,6 +174,8 @@ class Applier:
                 await workspaces.resume(self._writes, action)
             case StopWorkspace():
                 await workspaces.stop(self._writes, action)
+            case KeepWorkspace():
+                await workspaces.keep(self._writes, action)
             case GrowVolume():
                 await self._grow(action)
 
@@ -227,7 +232,7 @@ def _subject(action: Action) -> OwnObject | None:
             return action.subject
         case AdmitJob() | FinishJob():
             return action.job
-        case StartWorkspace() | EndWorkspace() | ResumeWorkspace() | StopWorkspace() | GrowVolume():
+        case StartWorkspace() | EndWorkspace() | ResumeWorkspace() | StopWorkspace() | KeepWorkspace() | GrowVolume():
             return action.workspace
         case WriteDeployment() | PlaceReplica():
             return action.pool
@@ -242,7 +247,7 @@ def _target(action: Action) -> str:
     match action:
         case ReleasePod() | DeletePod() | DeleteOrphan() | PlaceReplica():
             namespace, name = action.pod.key
-        case StartWorkspace() | EndWorkspace() | ResumeWorkspace() | StopWorkspace() | GrowVolume():
+        case StartWorkspace() | EndWorkspace() | ResumeWorkspace() | StopWorkspace() | KeepWorkspace() | GrowVolume():
             namespace, name = action.workspace.key
         case WriteDeployment():
             namespace, name = action.pool.key

@@ -5,13 +5,22 @@ from typing import Any
 
 from stokehold.api.names import STOPPED_ANNOTATION
 from stokehold.cluster import workspace_manifests as manifests
+from stokehold.cluster.annotations import WANTED_BY
 from stokehold.cluster.apply.writes import Writes
 from stokehold.cluster.client import PatchKind
 from stokehold.cluster.errors import InvalidError
 from stokehold.cluster.own_kinds import stop_text
 from stokehold.cluster.resources import DEV_WORKSPACES, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES, STATEFUL_SETS
 from stokehold.model import names
-from stokehold.model.actions import EndWorkspace, GrowVolume, Note, ResumeWorkspace, StartWorkspace, StopWorkspace
+from stokehold.model.actions import (
+    EndWorkspace,
+    GrowVolume,
+    KeepWorkspace,
+    Note,
+    ResumeWorkspace,
+    StartWorkspace,
+    StopWorkspace,
+)
 from stokehold.model.snapshot import Workspace
 from stokehold.observability import logs
 
@@ -67,6 +76,16 @@ async def stop(writes: Writes, action: StopWorkspace) -> None:
     }
     await writes.patch(STATEFUL_SETS, known.name, patch, namespace=known.namespace)
     log.info("workspace stopped", workspace="/".join(action.workspace.key), why=action.why)
+
+
+async def keep(writes: Writes, action: KeepWorkspace) -> None:
+    """Only an annotation, but with it the resourceVersion is another one."""
+    known = action.workspace.pod_set
+    if known is None:
+        return
+    annotations = {WANTED_BY: str(action.workspace.generation)} | writes.stamp()
+    metadata = {"uid": known.uid, "resourceVersion": known.resource_version, "annotations": annotations}
+    await writes.patch(STATEFUL_SETS, known.name, {"metadata": metadata}, namespace=known.namespace)
 
 
 async def grow(writes: Writes, action: GrowVolume) -> None:

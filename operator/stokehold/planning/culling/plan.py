@@ -16,7 +16,16 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from stokehold.api.quantities import exact
-from stokehold.model.actions import Action, EndWorkspace, GrowVolume, Note, ResumeWorkspace, StopWorkspace, WriteStatus
+from stokehold.model.actions import (
+    Action,
+    EndWorkspace,
+    GrowVolume,
+    KeepWorkspace,
+    Note,
+    ResumeWorkspace,
+    StopWorkspace,
+    WriteStatus,
+)
 from stokehold.model.reasons import Idleness, Stop
 from stokehold.model.snapshot import Pod, Snapshot, StopRecord, Workspace
 from stokehold.model.statuses import Status, whole
@@ -43,6 +52,7 @@ def plan_culling(snapshot: Snapshot, settings: CullingSettings) -> Iterator[Acti
         elif (why := standing.why_stuck(workspace, snapshot, settings)) is not None:
             yield from _take_back(workspace, why, snapshot.taken_at, settings)
         elif standing.has_replica(workspace):
+            yield from _keep(workspace)
             pod = standing.ready_pod(workspace)
             if pod is None:
                 yield from _report_starting(workspace, snapshot, settings)
@@ -83,6 +93,12 @@ def _wind_down(workspace: Workspace, now: datetime) -> Iterator[Action]:
     told = (status.phase, status.observed_generation) == (phase, workspace.generation)
     if not told or reporting.is_validity_news(workspace, now):
         yield WriteStatus(workspace, reporting.ended(workspace, ending, phase, now))
+
+
+def _keep(workspace: Workspace) -> Iterator[Action]:
+    """Somebody may have stopped and started it: a leader before us may have seen the first alone."""
+    if workspace.pod_set is not None and workspace.pod_set.wanted_by != workspace.generation:
+        yield KeepWorkspace(workspace)
 
 
 def _begin(workspace: Workspace, now: datetime, settings: CullingSettings) -> Iterator[Action]:
