@@ -252,6 +252,18 @@ def test_a_lease_taken_by_somebody_else_is_lost_at_once(server, stand):
     assert one.exited.wait(2)
 
 
+def test_two_processes_of_one_name_do_not_both_lead(server, stand):
+    first = stand("one")
+    assert first.started.wait(2)
+
+    second = stand("one")
+
+    assert second.started.wait(0.5)  # as after a crash: the name is its own
+    assert first.lost.wait(0.5)
+    assert first.exited.wait(2)
+    assert not second.lost.wait(1)
+
+
 def test_a_deleted_lease_is_made_again_by_its_leader(server, stand):
     one = stand("one")
     assert one.started.wait(2)
@@ -417,6 +429,30 @@ def test_a_process_stopped_beyond_its_deadline_never_writes_again_and_ends():
     assert ended_at - woken_at < 2
     assert writes
     assert max(writes) < woken_at
+
+
+def test_a_process_whose_work_in_a_thread_hangs_ends_all_the_same():
+    """Python waits for such threads at its end, asyncio for five minutes."""
+    process = run_alone(
+        """
+        import asyncio
+
+        async def work():
+            asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
+            server.unreachable.add("one")
+            while elector.is_leader():
+                await asyncio.sleep(0.01)
+            return 0
+
+        sys.exit(asyncio.run(work()))
+        """
+    )
+    assert process.stdout.readline() == "leads\n"
+    began = time.monotonic()
+    process.communicate(timeout=20)
+
+    assert process.returncode == 1
+    assert time.monotonic() - began < 4  # the deadline is after one second
 
 
 def test_a_process_in_which_no_thread_can_run_ends_all_the_same():

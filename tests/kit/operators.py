@@ -14,7 +14,7 @@ _numbers = itertools.count(1)
 @contextmanager
 def one_operator(cluster: LocalCluster, folder: Path, options: Sequence[str] = ()) -> Iterator[OperatorProcess]:
     """Runs under the chart's service account; it ends without an error logged and without having lacked a right."""
-    identity = f"operator-{next(_numbers)}"  # with one name, an operator that was left behind would lead, too
+    identity = f"operator-{next(_numbers)}"  # with one name, one that was left behind would take the Lease
     operator = OperatorProcess.start(cluster, identity, folder / "operator.log", options)
     try:
         yield operator

@@ -135,7 +135,7 @@ def resumed(workspace: Workspace) -> Workspace:
     """Its owner has set spec.running to true, and it has been placed on n1 again."""
     on = _switched(workspace, True)
     assert on.pod_set is not None
-    return replace(on, pod_set=replace(on.pod_set, replicas=1, node="n1"), pods=(its_pod(on),))
+    return replace(on, pod_set=replace(on.pod_set, replicas=1, node="n1", wanted_by=on.generation), pods=(its_pod(on),))
 
 
 def _switched(workspace: Workspace, running: bool, **fields: Any) -> Workspace:

@@ -52,7 +52,7 @@ def main() -> None:
 @click.option(
     "--identity",
     default=lambda: f"{socket.gethostname()}-{os.getpid()}",
-    help="This process's name; two of one name would both lead.",
+    help="This process's name; two of one name take the lead from each other.",
 )
 @click.option("--kube-api-qps", "api_qps", default=200.0, show_default=True, help="Requests a second, at most.")
 @click.option("--kube-api-burst", "api_burst", default=400, show_default=True, help="Requests that may go at once.")

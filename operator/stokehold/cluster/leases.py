@@ -19,18 +19,23 @@ import os
 import random
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from stokehold.api.names import KEY_PREFIX
 from stokehold.cluster import errors
 from stokehold.cluster.connection import BlockingHttp
 from stokehold.cluster.errors import ApiError, ConflictError, ConnectError, NotFoundError
 from stokehold.cluster.resources import LEASES
 
 Lease = dict[str, Any]
+PROCESS = f"{KEY_PREFIX}process"
+"""On the Lease: which process its holder is, for a name can be given to two."""
+
 logger = logging.getLogger(__name__)
 
 # A stop waits so long for a request of the renewal thread.
@@ -62,7 +67,10 @@ def ignore() -> None:
 
 
 class LeaseElector:
-    """One candidate; `identity` must be this process' alone, or two processes renew each other."""
+    """One candidate; `identity` should be this process' alone.
+
+    A process that starts again under its name goes on at once. One that finds another of its name in its place loses.
+    """
 
     def __init__(  # noqa: PLR0913 - collaborators and durations, each with a default
         self,
@@ -110,6 +118,7 @@ class LeaseElector:
         self._renewal = threading.Thread(target=self._renew, name="lease-renewal", daemon=True)
         self._watchdog = threading.Thread(target=self._guard, name="lease-watchdog", daemon=True)
         # Only the renewal thread, and `stop` after it, use the rest.
+        self._process = uuid.uuid4().hex
         self._http: BlockingHttp | None = None
         self._own: Lease | None = None  # as the server last returned it to us, the holder
         self._seen: tuple[Lease | None, float] = (None, 0.0)  # somebody's spec, and since when
@@ -184,6 +193,9 @@ class LeaseElector:
         spec = lease.get("spec") or {}
         holder = spec.get("holderIdentity") or ""
         if holder == self.identity:
+            if self._leading and _process_of(lease) not in ("", self._process):
+                self._lose(f"another process runs as {holder} and holds it now; give each its own --identity")
+                return
             self._update(lease, spec.get("leaseTransitions") or 0)
             return
         if self._leading:
@@ -211,7 +223,7 @@ class LeaseElector:
         body = {
             "apiVersion": LEASES.api_version,
             "kind": LEASES.kind,
-            "metadata": {"name": self._name, "namespace": self._namespace},
+            "metadata": self._metadata({"name": self._name, "namespace": self._namespace}),
             "spec": self._spec({}, transitions),
         }
         sent_at = self._clock()
@@ -219,10 +231,14 @@ class LeaseElector:
         self._hold(made, sent_at, transitions)
 
     def _update(self, lease: Lease, transitions: int) -> None:
-        body = lease | {"spec": self._spec(lease.get("spec") or {}, transitions)}
+        spec = self._spec(lease.get("spec") or {}, transitions)
+        body = lease | {"metadata": self._metadata(lease["metadata"]), "spec": spec}
         sent_at = self._clock()
         held = self._request("PUT", LEASES.path(self._namespace, self._name), body)
         self._hold(held, sent_at, transitions)
+
+    def _metadata(self, before: Lease) -> Lease:
+        return before | {"annotations": (before.get("annotations") or {}) | {PROCESS: self._process}}
 
     def _spec(self, before: Lease, transitions: int) -> Lease:
         now = _micro_time(self._wall_clock())
@@ -317,6 +333,10 @@ class LeaseElector:
             self._arm_timer(end - now)
         _call(self._on_lost)
         logger.error("lease %s: %s no longer leads: %s", self._name, self.identity, why)
+
+
+def _process_of(lease: Lease) -> str:
+    return str((lease["metadata"].get("annotations") or {}).get(PROCESS, ""))
 
 
 def _call(callback: Callable[[], None]) -> None:

@@ -104,12 +104,14 @@ def test_new_leader_does_not_trust_a_node_that_was_flapping_when_the_old_one_die
     old.see(8)
     old.see(0)
     old.see(8, after=5)
-    new = Process(old.status, after=10)
+    assert old.status.gpus_missing_on == ("n1",)
+    new = Process(old.status.model_copy(update={"conditions": ()}), after=10)  # which are for people
     new.see(8)
 
     assert not new.trusts(after=29)
     assert new.trusts(after=1)
     assert new.lost() == {}
+    assert new.status.gpus_missing_on == ()
 
 
 def test_plugin_that_was_away_at_the_start_of_the_process_must_stay_too():

@@ -279,6 +279,8 @@ class GPUNodePoolStatus(Part):
     """How many nodes the pool has."""
     gpus: GpuCounts | None = None
     """How many GPUs the pool has."""
+    gpus_missing_on: tuple[str, ...] = ()
+    """The nodes that miss GPUs, or whose GPUs came back a moment ago: what a new leader must know. At most 500."""
     cost_per_gpu_hour: Amount | None = None
     """What one GPU costs for one hour, all included, in currency."""
     marginal_cost_per_gpu_hour: Amount | None = None

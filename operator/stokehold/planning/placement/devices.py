@@ -1,26 +1,26 @@
 """Nodes whose GPUs come and go: which are not trusted yet, and what a pool says of those that miss some.
 
-A process that has just started cannot have seen it, so what the pools' conditions name counts until it has watched the
+A process that has just started cannot have seen it, so what the pools' statuses name counts until it has watched the
 node for as long itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import islice
 
-from stokehold.api import conditions
-from stokehold.api.conditions import FALSE, find_condition
-from stokehold.model.snapshot import NodePool, Snapshot
+from stokehold.model.snapshot import Snapshot
 from stokehold.planning.placement.pools import Pool
 
 LOST = "DevicesLost"
 MOST_NAMED = 50
 """Nodes in one message."""
+MOST_REMEMBERED = 500
+"""Nodes in one status: a device plugin that is renewed everywhere at once must not make it huge."""
 
 
 def unsettled_nodes(snapshot: Snapshot) -> frozenset[str]:
     """Nodes that take nothing new because their GPUs have only just come back, or may go again."""
     now = snapshot.taken_at
-    suspects = {name for pool in snapshot.node_pools.values() for name in named(pool)}
+    suspects = {name for pool in snapshot.node_pools.values() for name in pool.status.gpus_missing_on}
     found: set[str] = set()
     for name, node in snapshot.nodes.items():
         # One that we saw fall has a clock of its own; one that is short of GPUs since before we came may use the rest.
@@ -46,14 +46,11 @@ def troubles(pool: Pool, snapshot: Snapshot, unsettled: frozenset[str]) -> dict[
 
 
 def told(missing: Mapping[str, str]) -> str:
-    """The message of the condition; `named` reads the nodes from it."""
+    """The message of the condition, for people."""
     told = "; ".join(f"{name}: {what}" for name, what in islice(sorted(missing.items()), MOST_NAMED))
     return f"{told}; {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else told
 
 
-def named(pool: NodePool) -> list[str]:
-    """The nodes that the pool's condition names."""
-    condition = find_condition(pool.status.conditions, conditions.DEVICES_READY)
-    if condition is None or condition.status != FALSE:
-        return []
-    return [part.partition(": ")[0] for part in condition.message.split("; ") if ": " in part]
+def remembered(missing: Collection[str]) -> tuple[str, ...]:
+    """What the status keeps, for whoever leads next."""
+    return tuple(sorted(missing)[:MOST_REMEMBERED])

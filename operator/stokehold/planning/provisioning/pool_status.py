@@ -10,7 +10,7 @@ from stokehold.api.v1alpha1.gpu_node_pool import GpuCounts, GPUNodePoolStatus, N
 from stokehold.model.actions import Note, WriteStatus
 from stokehold.model.snapshot import NodePool
 from stokehold.model.statuses import dump, told_conditions, whole
-from stokehold.planning.placement.devices import LOST, named, told, troubles, unsettled_nodes
+from stokehold.planning.placement.devices import LOST, remembered, told, troubles, unsettled_nodes
 from stokehold.planning.placement.pools import Pool, count_gpus
 from stokehold.planning.placement.prices import gpu_price
 from stokehold.planning.provisioning import breaker
@@ -60,6 +60,7 @@ def _status(
             "marginal_cost_per_gpu_hour": per_gpu,
             "currency": price.currency if price is not None else None,
             "offerings": tuple(breaker.offerings(pool, claims, world.now, world.settings)),
+            "gpus_missing_on": remembered(missing),
             "conditions": _conditions(pool, len(nodes), bool(ready), missing, world.now),
         }
     )
@@ -83,8 +84,8 @@ def _conditions(
 
 
 def _losses(pool: NodePool, missing: Mapping[str, str], now: datetime) -> tuple[Note, ...]:
-    """One Event for the nodes that the condition did not name before, however often their GPUs come and go."""
-    new = {name: what for name, what in missing.items() if name not in named(pool)}
+    """One Event for the nodes that the status did not name before, however often their GPUs come and go."""
+    new = {name: missing[name] for name in remembered(missing) if name not in pool.status.gpus_missing_on}
     return (Note(LOST, told(new), f"lost {whole(now)} {' '.join(new)}", warning=True),) if new else ()
 
 
