@@ -10,6 +10,7 @@ import pytest
 from hack.cluster import LocalCluster
 from hack.installation import OperatorProcess
 
+from kit.desks import Desks
 from kit.jobs import Object, Team, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
@@ -42,6 +43,7 @@ def h100(cluster: LocalCluster, team: Team) -> Iterator[str]:
     }
     team.apply(pool)
     yield "h100"
+    team.kubectl("delete", "gws,daemonsets", "--all", "--wait=false", check=False)
     team.empty()
     for number in range(4):
         cluster.set_allocatable(f"h100-{number}", {GPU: 8})
@@ -52,9 +54,12 @@ def test_device_plugins_that_go_and_flap_evict_nobody_and_are_trusted_again_only
     team: Team, cluster: LocalCluster, operator: OperatorProcess, h100: str
 ):
     team.submit("gang", numNodes=2, gpusPerNode=8, gpuTypes=["h100"])
-    team.submit("desk", gpusPerNode=1, podTemplate=on_node("h100-2"))
-    for name in ("gang", "desk"):
-        team.wait_phase(name, "Running")
+    desks = Desks(team)
+    for name in ("ada", "bob"):
+        desks.open(name, storage=None, podTemplate=on_node("h100-2"))
+    team.wait_phase("gang", "Running")
+    for name in ("ada", "bob"):
+        wait_until(lambda name=name: desks.condition(name, "Ready").get("status") == "True", 20)
     away, flapping = min(team.nodes_of("gang")), "h100-2"
     before = pods_of(team)
 
@@ -63,15 +68,15 @@ def test_device_plugins_that_go_and_flap_evict_nobody_and_are_trusted_again_only
     cluster.set_allocatable(flapping, {GPU: 0})
     operator.kill()
     operator.restart(wait=False)
+    team.apply(daemon_set("repairs"))
     team.submit("large", gpusPerNode=8, gpuTypes=["h100"])
     team.submit("small", gpusPerNode=1, gpuTypes=["h100"])
     wait_until(lambda: team.reason("large"), 40, operator.tail)
-    for _ in range(8):  # longer than the settle time, and never stable for so long
-        cluster.set_allocatable(flapping, {GPU: 8})
-        time.sleep(0.5)
-        cluster.set_allocatable(flapping, {GPU: 0})
-        time.sleep(0.5)
+    flap(cluster, flapping)
     told = pool_condition(cluster, h100)["message"]
+    daemons = team.items("pods", "app=repairs")
+    assert {pod["spec"]["nodeName"] for pod in daemons} == {f"h100-{number}" for number in range(4)}
+    assert {pod["status"]["phase"] for pod in daemons} == {"Running"}  # which could be what brings the GPUs back
     cluster.set_allocatable(flapping, {GPU: 8})
     assert {part.split(":")[0] for part in told.split("; ")} == {away, flapping, "h100-3"}
     assert team.reason("small") == "WaitingForCapacity"
@@ -201,6 +206,61 @@ def test_corpse_keeps_its_gpus_and_its_name_is_told_of_and_stands_in_nobodys_way
     team.kubectl("delete", "pod", "j1-1-0", "--force", "--grace-period=0")
     took = wait_until(lambda: team.nodes_of("j2") == [node], 15, lambda: team.status("j2"))
     assert took < 5
+
+
+def test_corpse_that_somebody_else_holds_is_nobodys_attempt_whoever_leads(
+    team: Team, cluster: LocalCluster, operator: OperatorProcess, dead_kubelet: Callable[[str], None]
+):
+    team.submit("j1", gpusPerNode=8, gpuTypes=["h100"])
+    team.wait_phase("j1", "Running")
+    (corpse,) = team.pods("j1")
+    node = corpse["spec"]["nodeName"]
+    hold = '[{"op": "add", "path": "/metadata/finalizers/-", "value": "tests.stokehold.dev/held"}]'
+    team.kubectl("patch", "pod", "j1-1-0", "--type=json", "-p", hold)
+    dead_kubelet(node)  # the GPUs are held, too
+    team.kubectl("delete", "tj", "j1")
+    cluster.kubectl("taint", "node", node, "tests.stokehold.dev/broken=:NoSchedule")
+    for _ in range(3):
+        operator.kill()
+        operator.restart()
+    for name in ("j1", "j2"):
+        team.submit(name, gpusPerNode=8, gpuTypes=["h100"])
+    for name in ("j1", "j2"):
+        team.wait_phase(name, "Running", within=10)
+    alive = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in team.pods()}
+    assert alive.keys() == {"j1-1-0", "j1-2-0", "j2-1-0"}
+    assert node not in {*team.nodes_of("j2"), team.status("j1")["placement"]["nodes"][0]}
+    assert operator.metric("stokehold_gpus", state="terminating") == 8
+
+    cluster.kubectl("taint", "node", node, "tests.stokehold.dev/broken-")
+    cluster.set_heard(node)
+    team.kubectl("patch", "pod", "j1-1-0", "--type=json", "-p", '[{"op": "remove", "path": "/metadata/finalizers"}]')
+    took = wait_until(lambda: operator.metric("stokehold_gpus", state="terminating") == 0, 10)
+
+    assert took < 5
+    team.submit("j3", gpusPerNode=8, gpuTypes=["h100"], podTemplate=on_node(node))
+    team.wait_phase("j3", "Running", within=10)
+    after = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in team.pods()}
+    assert all(after.get(name) == alive[name] for name in ("j1-2-0", "j2-1-0"))
+    assert team.status("j1").get("restarts", 0) == 0
+
+
+def flap(cluster: LocalCluster, node: str) -> None:
+    """For longer than the settle time, and never stable for so long."""
+    for _ in range(8):
+        cluster.set_allocatable(node, {GPU: 8})
+        time.sleep(0.5)
+        cluster.set_allocatable(node, {GPU: 0})
+        time.sleep(0.5)
+
+
+def daemon_set(name: str) -> Object:
+    """One pod without GPUs on each H100 node."""
+    labels = {"app": name}
+    spec = {"nodeSelector": {"sim.stokehold.dev/pool": "h100"}, "containers": [{"name": "c", "image": "x"}]}
+    template = {"metadata": {"labels": labels}, "spec": spec}
+    selected = {"selector": {"matchLabels": labels}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": name}, "spec": selected}
 
 
 def on_node(name: str) -> Object:
