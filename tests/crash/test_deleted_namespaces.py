@@ -9,7 +9,7 @@ from hack.cluster import LocalCluster
 from hack.fault_proxy import FaultProxy
 from hack.installation import OperatorProcess
 
-from kit.burst import Cloud
+from kit.burst import OWN, Cloud
 from kit.jobs import Team, training_job, wait_until
 from kit.serving import inference_pool
 
@@ -65,6 +65,12 @@ def test_namespace_goes_in_time_and_nothing_is_created_in_it_or_left_of_it(
         assert [c for c in proxy.writes_since(seen) if c.method == "POST" and c.namespace in names] == []
         assert len(operator.log.read_text().splitlines()) - lines <= MOST_LINES * objects
     wait_until(lambda: operator.metric("stokehold_gpus", state="used") == 0, 20)
+    wait_until(lambda: cluster.read("gpunodepools", OWN)["status"]["gpus"].get("used", 0) == 0, 20)
+    told = [json.loads(line) for line in operator.logged("info")]
+    released = [line for line in told if line["message"] == "claim released"]
+    assert len({line["claim"] for line in released}) == 2 * sum(map(len, ROUNDS))
+    assert all(float(line["cost"]) > 0 for line in released)  # the last that is known of a claim whose owner is gone
+    assert operator.metric("stokehold_node_cost_total", pool="cloud", currency="USD") > 0
     assert operator.logged("error") == []
 
 

@@ -13,6 +13,7 @@ from hack.installation import OperatorProcess
 from kit.desks import Desks
 from kit.jobs import Team, training_job, wait_until
 from kit.leadership import ENDS_WITHIN, RENEW_DEADLINE, last_renewal, leads, replace_leader, transitions
+from kit.serving import inference_pool
 from kit.witness import Witness, assert_in_order
 
 pytestmark = [pytest.mark.cluster, pytest.mark.crash]
@@ -146,13 +147,17 @@ def test_worker_created_late_for_an_attempt_that_was_taken_back_is_deleted_and_a
     desks.open("desk", storage=None)
     desks.wait_phase("desk", "Active")
     (at_work,) = desks.pods("desk")
-    late = {("pods", "pair-1-1"), ("statefulsets", "desk")}
+    team.apply(inference_pool("chat", replicas={"min": 1, "max": 1}))
+    wait_until(lambda: len(replicas(team)) == 1, 20)
+    late = {("pods", "pair-1-1"), ("statefulsets", "desk"), ("deployments", "chat")}
     held = proxy.hold(lambda call: call.is_write and (call.resource, call.name) in late)
     team.submit("pair", numNodes=2)
     desks.set_running("desk", False)
-    wait_until(lambda: names(held.caught) == {"pair-1-1", "desk"}, 10)
+    set_replicas(team, "chat", 2)
+    wait_until(lambda: names(held.caught) == {"pair-1-1", "desk", "chat"}, 10)
     team.patch("pair", {"suspend": True})
     desks.set_running("desk", True)  # so that its replica was wanted all the time, for those who come later
+    set_replicas(team, "chat", 1)
     replace_leader(old, new, proxy)
     team.wait_phase("pair", "Suspended")
     wait_until(lambda: not team.pods("pair"), 20)
@@ -162,10 +167,11 @@ def test_worker_created_late_for_an_attempt_that_was_taken_back_is_deleted_and_a
     proxy.end(held)  # no precondition can refuse the worker: the name is free again
     wait_until(lambda: all(held.statuses()), 10)
 
-    assert {call.status for call in held.caught if call.name == "desk"} == {409}
+    assert {call.status for call in held.caught if call.name in ("desk", "chat")} == {409}
     assert [pod["metadata"]["uid"] for pod in desks.pods("desk")] == [at_work["metadata"]["uid"]]
     assert desks.phase("desk") == "Active"
-    team.kubectl("delete", "gws", "desk")
+    assert len(replicas(team)) == 1
+    team.kubectl("delete", "gws,gpool", "--all")
     wait_until(lambda: not team.pods("pair"), 10, lambda: team.pods("pair"))
     assert team.phase("pair") == "Suspended"
     team.patch("pair", {"suspend": False})
@@ -241,6 +247,15 @@ def wait_for_write(proxy: FaultProxy) -> float:
 
 def changes_of_work(call: Call) -> bool:
     return call.is_write and call.resource.split("/")[0] in ("pods", "trainingjobs")
+
+
+def replicas(team: Team) -> list[Any]:
+    return team.items("pods", "stokehold.dev/inference-pool=chat")
+
+
+def set_replicas(team: Team, pool: str, number: int) -> None:
+    bounds = {"spec": {"replicas": {"min": number, "max": number}}}
+    team.kubectl("patch", "gpool", pool, "--type=merge", "-p", json.dumps(bounds))
 
 
 def names(calls: list[Call]) -> set[str]:

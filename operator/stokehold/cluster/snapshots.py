@@ -51,11 +51,24 @@ class Refusal:
     times: int
 
 
+@dataclass(slots=True)
+class Outside:
+    """What no object that is watched tells; set by whoever knows it."""
+
+    unread_claims: Callable[[], Iterable[str]] = tuple
+    """The uids of the claims that cannot be read, as their watch knows them."""
+    steady_seconds: Callable[[], float] = lambda: math.inf
+    """For how long the watch of pods has not been interrupted."""
+    term: Callable[[], int] = lambda: 0
+    """How often the leadership had changed hands when this process began to lead."""
+
+
 class Cluster:
     """All indexes together; `snapshot` freezes them."""
 
     def __init__(self, wake: Wake, clock: Clock, settle_time: timedelta = timedelta(seconds=30)) -> None:
         """`settle_time` is for how long GPUs must stay before a node that had lost some takes new work."""
+        self.outside = Outside()
         self.nodes = Nodes(wake, clock, settle_time)
         self.pods = Pods(wake)
         self.jobs = Jobs(wake)
@@ -65,10 +78,6 @@ class Cluster:
         self.priority_classes: Shelf[PriorityClass] = Shelf(wake)
         self.namespaces: Shelf[Namespace] = Shelf(wake)
         self.claims: Shelf[Claim] = Shelf(wake)
-        self.unread_claims: Callable[[], Iterable[str]] = tuple
-        """The uids of those that cannot be read, as their watch knows them."""
-        self.steady_seconds: Callable[[], float] = lambda: math.inf
-        """For how long the watch of pods has not been interrupted."""
         self.sightings: Shelf[Sighting] = Shelf(wake)
         self.workspaces: Namespaced[Workspace] = Namespaced(wake)
         self.serving_pools: Namespaced[ServingPool] = Namespaced(wake)
@@ -170,9 +179,10 @@ class Cluster:
         workspaces = {key: self._with_holidays(self._with_volume(w)) for key, w in self.workspaces.values.items()}
         serving = {pool.key: pool for pool in self.pools_with_pods()}
         self._forget_refusals([*jobs.values(), *workspaces.values(), *serving.values()])
-        now, steady = self._clock(), self.steady_seconds()
+        now, steady = self._clock(), self.outside.steady_seconds()
         return Snapshot(
             taken_at=now,
+            term=self.outside.term(),
             steady_since=now - timedelta(seconds=steady) if math.isfinite(steady) else None,
             nodes=dict(self.nodes.values),
             used=self.pods.used(),
@@ -187,7 +197,7 @@ class Cluster:
             serving_pools=serving,
             loads=dict(self.loads),
             claims=dict(self.claims.values),
-            unread_claims=frozenset(self.unread_claims()),
+            unread_claims=frozenset(self.outside.unread_claims()),
             sightings=self._current_sightings(),
             tenants=self.pods.tenants(),
             listings=dict(self._listings),

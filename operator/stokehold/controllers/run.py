@@ -64,6 +64,7 @@ class Operator:
         self._cluster = Cluster(self._wake, clock.now, settings.settle_time)
         self._watches = Watches(api, self._cluster)
         self._elector = self._make_elector()
+        self._cluster.outside.term = lambda: self._elector.transitions
         api.guard_writes(self._elector.check)
         is_closed = self._cluster.is_closed
         writer = Writer(settings.identity, self._elector.check, lambda: self._elector.transitions, is_closed)

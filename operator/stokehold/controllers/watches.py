@@ -67,7 +67,7 @@ class Watches:
         own = wire.OwnKind
         managed = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
         self.pods = watch(resources.PODS, wire.Pod, read_pod, cluster.pods)
-        cluster.steady_seconds = self.pods.steady_seconds
+        cluster.outside.steady_seconds = self.pods.steady_seconds
         self.jobs = watch(resources.TRAINING_JOBS, own, convert_job, jobs)
         cluster.orphans.sees_jobs = lambda: self.jobs.is_current
         cluster.orphans.unread_jobs = lambda: (broken.uid for broken in self.jobs.broken.values())
@@ -91,7 +91,7 @@ class Watches:
             resources.HORIZONTAL_POD_AUTOSCALERS, wire.Autoscaler, read_autoscaler, cluster.autoscalers
         )
         self.claims = watch(resources.GPU_NODE_CLAIMS, own, read_claim, cluster.claims)
-        cluster.unread_claims = lambda: (broken.uid for broken in self.claims.broken.values())
+        cluster.outside.unread_claims = lambda: (broken.uid for broken in self.claims.broken.values())
         self.volume_claims = watch(  # all: workspaces mount others than their own, too
             resources.PERSISTENT_VOLUME_CLAIMS, wire.VolumeClaim, read_volume_claim, cluster.volume_claims
         )

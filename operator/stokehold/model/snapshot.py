@@ -228,6 +228,8 @@ class PodSet:
     """The digest of what we last wrote, from an annotation."""
     gpu_resource: str = ""
     """The name under which its pods ask for GPUs, from an annotation."""
+    term: int = 0
+    """In which term of the leadership it was written last, from an annotation; 0 is unknown."""
     wanted_by: int = 0
     """The generation of the workspace that last wanted it to run, from an annotation; 0 is unknown."""
     written_replicas: int | None = None
@@ -404,6 +406,8 @@ class Snapshot:
     """The cluster at `taken_at`. Every mapping is by name (namespaced things by namespace and name)."""
 
     taken_at: datetime
+    term: int = 0
+    """How often the leadership had changed hands when this process began to lead."""
     steady_since: datetime | None = None
     """Since when the API server has served us without an outage; None if nobody knows of one."""
     nodes: Mapping[str, Node] = field(default_factory=dict)

@@ -159,3 +159,16 @@ def test_replica_whose_gate_somebody_removed_is_flagged_once_and_one_that_the_qu
     (note,) = [note for action in actions for note in action.notes if note.reason == "GateRemoved"]
     assert note.message.startswith("pod chat-1 runs on n1 without having been placed there")
     assert plan(world(flagged)) == []
+
+
+def test_new_leader_writes_what_is_there_once_so_that_late_writes_of_the_old_one_no_longer_fit():
+    pool = running(3, scaling=BY_ENGINE)
+    snapshot = world(pool, a_load([a_source(running=8, waiting=0)] * 3))
+    assert not [action for action in plan(snapshot) if isinstance(action, WriteDeployment)]
+
+    (write,) = [a for a in plan(replace(snapshot, term=2)) if isinstance(a, WriteDeployment)]
+
+    assert (write.replicas, write.reshapes, write.victims) == (3, False, ())
+    stamped = replace(pool, pod_set=replace(pool.pod_set, term=2))
+    again = replace(snapshot, term=2, serving_pools={pool.key: stamped})
+    assert not [action for action in plan(again) if isinstance(action, WriteDeployment)]

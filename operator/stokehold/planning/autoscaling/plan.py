@@ -69,7 +69,8 @@ def _write(wish: _Wish, snapshot: Snapshot, pools: Collection[Pool]) -> Iterator
     whole = pool.has_service and pool.has_budget
     drifted = known.template != shape.digest or bool(known.template_writer) or not whole
     reshapes = not obstacle and drifted
-    if reshapes or known.replicas != verdict.replicas:
+    # What a leader before us has sent and nobody has received yet would still fit what it knew.
+    if reshapes or known.replicas != verdict.replicas or known.term < snapshot.term:
         victims: tuple[Pod, ...] = ()
         if verdict.replicas < known.replicas:
             victims = least_busy(pool, snapshot.loads.get(pool.key), known.replicas - verdict.replicas)
