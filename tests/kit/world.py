@@ -91,11 +91,11 @@ class World:
         """Anything else happens to the object: its status is wiped, its proof is lost."""
         self._store(_changed(self.jobs[key], **fields))
 
-    def delete_job(self, key: Key) -> None:
-        """The user deletes it; the garbage collector asks its pods to go."""
+    def delete_job(self, key: Key, *, collected: bool = True) -> None:
+        """The user deletes it; the garbage collector asks its pods to go, unless it does not know the kind yet."""
         job = self.jobs[key]
         self.cluster.jobs.on_delete(key, job)
-        for pod in self.pods_of(job):
+        for pod in self.pods_of(job) if collected else ():
             self.delete_pod(pod)
 
     def add_pod(self, pod: Pod) -> None:

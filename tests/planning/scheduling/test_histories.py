@@ -55,10 +55,10 @@ class Histories(RuleBasedStateMachine):
         if job := self._a_job(pick):
             self.world.edit_job(job.key, suspend=suspend)
 
-    @rule(pick=st.integers(0, 9))
-    def delete(self, pick: int) -> None:
+    @rule(pick=st.integers(0, 9), collected=st.booleans())
+    def delete(self, pick: int, collected: bool) -> None:
         if job := self._a_job(pick):
-            self.world.delete_job(job.key)
+            self.world.delete_job(job.key, collected=collected)
 
     @rule(name=st.integers(0, 3), attempt=st.integers(1, 2), index=st.integers(0, 2))
     def take_a_name(self, name: int, attempt: int, index: int) -> None:
@@ -160,7 +160,7 @@ class Histories(RuleBasedStateMachine):
             world.add_node(replace(node, unschedulable=False))
         for key in list(world.jobs):
             world.edit_job(key, suspend=False)
-        self._run_until(lambda: all(self._is_settled(job) for job in world.snapshot().jobs.values()))
+        self._run_until(self._is_at_rest)
         self.world.carry_out(self._plan())
         assert [pod.name for pod in world.pods.values() if pod.tracked and self._is_of_the_past(pod)] == []
         for key in list(world.jobs):
@@ -192,6 +192,10 @@ class Histories(RuleBasedStateMachine):
     def _is_of_the_past(self, pod: Pod) -> bool:
         job = next(job for job in self.world.jobs.values() if job.uid == pod.owner_uid)
         return job.proof is not None or (pod.worker is not None and pod.worker.attempt < (job.status.attempt or 1))
+
+    def _is_at_rest(self) -> bool:
+        snapshot = self.world.snapshot()
+        return not snapshot.orphans and all(self._is_settled(job) for job in snapshot.jobs.values())
 
     def _is_settled(self, job: Job) -> bool:
         """Over, or too large for what is left of the cluster."""
