@@ -129,7 +129,7 @@ class World:
                 self.machines.pop(instance.provider_id, None)
                 self._list()
             case CordonNode(node, closed, _):
-                self._put(nodes={**snapshot.nodes, node.name: replace(node, unschedulable=closed)})
+                self._put(nodes={**snapshot.nodes, node.name: replace(node, unschedulable=closed, closed_by_us=closed)})
             case DeleteNode(node, _):
                 self._put(nodes={name: n for name, n in snapshot.nodes.items() if name != node.name})
             case DeleteClaim(claim, _):

@@ -20,6 +20,8 @@ WRITTEN_REPLICAS = f"{KEY_PREFIX}replicas"
 """On a Deployment: the number of replicas that we wrote, which tells ours from somebody else's."""
 UNDONE_AT = f"{KEY_PREFIX}undone-at"
 """On a Deployment: when we last undid what others wrote there, latest last, with spaces between."""
+CLOSED = f"{KEY_PREFIX}closed"
+"""On a node that was bought: that it is closed because we closed it."""
 PLACED_AT = f"{KEY_PREFIX}placed-at"
 """On the pod of a replica: when it got its node."""
 

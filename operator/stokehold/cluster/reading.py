@@ -18,6 +18,7 @@ from stokehold.api.names import (
 )
 from stokehold.cluster import wire
 from stokehold.cluster.annotations import (
+    CLOSED,
     GANG,
     GPU_RESOURCE,
     JOB_NAME,
@@ -115,6 +116,7 @@ def read_node(raw: wire.Node) -> Node:
         taints=tuple(Taint(t.key, t.value, t.effect) for t in raw.spec.taints),
         ready=_holds(ready) and raw.metadata.deletion_timestamp is None,
         unschedulable=raw.spec.unschedulable,
+        closed_by_us=raw.spec.unschedulable and CLOSED in raw.metadata.annotations,
         uid=raw.metadata.uid,
         provider_id=raw.spec.provider_id,
     )

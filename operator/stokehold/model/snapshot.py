@@ -37,6 +37,8 @@ class Node:
     taints: tuple[Taint, ...] = ()
     ready: bool = True
     unschedulable: bool = False
+    closed_by_us: bool = False
+    """Unschedulable because it was to be given back."""
     settles_at: datetime | None = None
     """Set once a count of devices fell: until then the node takes nothing new."""
     proven_at: datetime | None = None

@@ -10,7 +10,7 @@ from stokehold.api.conditions import find_condition
 from stokehold.api.names import RELEASE_FINALIZER
 from stokehold.cluster.own_kinds import read_claim
 from stokehold.cluster.wire import Metadata, OwnKind
-from stokehold.model.actions import DeleteClaim
+from stokehold.model.actions import CordonNode, DeleteClaim
 
 
 def test_idle_node_is_closed_looked_at_again_and_given_back():
@@ -50,6 +50,24 @@ def test_pod_that_was_on_its_way_keeps_the_node():
 
     assert [claim.status.phase for claim in world.claims] == ["Ready"]
     assert not world.snapshot.nodes[node].unschedulable
+
+
+def test_node_that_was_closed_too_late_is_opened_again_unless_a_person_closed_it():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    world.boot()
+    world.settle()
+    (name,) = world.snapshot.nodes
+    idle = world.snapshot.nodes[name]
+    world.snapshot = replace(world.snapshot, tenants={name: ("team-b/worker",)})
+
+    world.carry_out(CordonNode(idle, True, "idle"))  # planned by a leader before us, when it was empty
+    world.settle()
+    assert not world.snapshot.nodes[name].unschedulable
+
+    world.snapshot = replace(world.snapshot, nodes={name: replace(idle, unschedulable=True)})
+    world.settle()
+    assert world.snapshot.nodes[name].unschedulable
 
 
 def test_claim_that_nobody_can_read_gives_its_machine_back_when_it_is_deleted():

@@ -1,6 +1,7 @@
 """Writes for GPUNodeClaims and the nodes that they stand for. What costs money is asked of providers, not here."""
 
 from stokehold.api.names import API_VERSION, MANAGED_BY, RELEASE_FINALIZER
+from stokehold.cluster.annotations import CLOSED
 from stokehold.cluster.apply.writes import FIELD_MANAGER, Writes
 from stokehold.cluster.errors import AlreadyExistsError
 from stokehold.cluster.resources import GPU_NODE_CLAIMS, NODES
@@ -41,7 +42,8 @@ async def create(writes: Writes, action: CreateClaim) -> None:
 async def cordon(writes: Writes, action: CordonNode) -> None:
     """Close or open the very node that was seen."""
     node = action.node
-    patch = {"metadata": {"uid": node.uid}, "spec": {"unschedulable": action.closed or None}}
+    metadata = {"uid": node.uid, "annotations": {CLOSED: "true" if action.closed else None} | writes.stamp()}
+    patch = {"metadata": metadata, "spec": {"unschedulable": action.closed or None}}
     await writes.patch(NODES, node.name, patch)
     log.info("node closed" if action.closed else "node opened", node=node.name, why=action.why)
 

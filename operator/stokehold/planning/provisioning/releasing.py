@@ -62,6 +62,8 @@ def give_back_unneeded(world: World, counted_on: Collection[str]) -> Iterator[Ac
                 yield from _let_go(claim, world)
             elif claim.status.phase == api.DRAINING:
                 yield from _look_again(claim, world)
+            else:
+                yield from _open_again(claim, world)
 
 
 def dismantle(claim: Claim, world: World) -> Iterator[Action]:
@@ -129,6 +131,13 @@ def _let_go(claim: Claim, world: World) -> Iterator[Action]:
     why = f"idle since {since:%H:%M:%S} UTC"
     yield CordonNode(node, True, why)
     yield reporting.draining(claim, why, world.now)
+
+
+def _open_again(claim: Claim, world: World) -> Iterator[Action]:
+    """It was closed, and its claim does not know: that write failed, or a leader before us was late."""
+    node = world.nodes.get(claim.name)
+    if claim.status.phase == api.READY and node is not None and node.closed_by_us:
+        yield CordonNode(node, False, "it is not given back")
 
 
 def _look_again(claim: Claim, world: World) -> Iterator[Action]:
