@@ -9,7 +9,7 @@ from stokehold.api.names import FINISHED_ANNOTATION, TRACKING_FINALIZER
 from stokehold.cluster import manifests
 from stokehold.cluster.apply.writes import Writes
 from stokehold.cluster.client import PatchKind
-from stokehold.cluster.errors import NotFoundError
+from stokehold.cluster.errors import ConflictError, NotFoundError
 from stokehold.cluster.own_kinds import proof_text
 from stokehold.cluster.resources import PODS, SERVICES, TRAINING_JOBS
 from stokehold.model import names
@@ -60,11 +60,11 @@ async def release(writes: Writes, pod: Pod) -> None:
 async def delete_orphan(writes: Writes, pod: Pod) -> None:
     """The garbage collector does the same, but hears of our kinds only half a minute after they were made.
 
-    As it does, we ask the API server itself: our own watch may be late.
+    As it does, we ask the API server itself: our own watch may be late. ConflictError when the job may exist.
     """
     found = await writes.call(lambda: writes.api.get(PODS, pod.name, pod.namespace))
     if found["metadata"]["uid"] != pod.uid or not await _has_lost_its_job(writes, found):
-        return
+        raise ConflictError(0, "NotAnOrphan", f"pod {pod.name} has its TrainingJob, as far as the API server knows")
     await delete(writes, pod, "its TrainingJob is gone")
     if pod.worker is None or pod.worker.index != 0 or pod.worker.gang_size == 1:
         return
