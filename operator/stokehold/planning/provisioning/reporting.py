@@ -23,7 +23,8 @@ def requested(claim: Claim, now: datetime) -> WriteStatus:
 
 
 def launched(claim: Claim, instance: Instance, now: datetime) -> WriteStatus:
-    """The provider has a machine for it, and charges."""
+    """The provider has a machine for it, and charges: since it was asked, whatever its clock says."""
+    since = min(now, max(claim.created_at, instance.launched_at or now))
     update = {
         "phase": api.LAUNCHED,
         "request_id": claim.uid,
@@ -31,7 +32,7 @@ def launched(claim: Claim, instance: Instance, now: datetime) -> WriteStatus:
         "provider_id": instance.provider_id,
         "instance_type": instance.instance_type,
         "zone": instance.zone,
-        "launched_at": _whole(instance.launched_at or now),
+        "launched_at": _whole(since),
         "conditions": _told(claim, now, (LAUNCHED, True, LAUNCHED, f"machine {instance.provider_id}")),
     }
     return WriteStatus(claim, render(claim, update, now))
