@@ -14,7 +14,7 @@ from typing import Any
 from stokehold.cluster.apply import OUTCOMES, Applier, Writer, Writes
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.connection import blocking_http
-from stokehold.cluster.leases import LeaseElector
+from stokehold.cluster.leases import LeaseElector, NotLeaderError
 from stokehold.cluster.notebooks import NotebookProber
 from stokehold.cluster.scraping.scraper import Scraper
 from stokehold.cluster.snapshots import Cluster
@@ -109,6 +109,8 @@ class Operator:
         ]
         try:
             await self._serve_admission()
+        except NotLeaderError as error:  # kopf raises what any task that began after it has ended with
+            self._failure = self._failure or str(error)
         finally:
             for task in tasks:
                 task.cancel()
