@@ -29,7 +29,7 @@ from stokehold.cluster.annotations import (
 )
 from stokehold.cluster.ownership import REPLICAS, other_writer
 from stokehold.cluster.ownership import TEMPLATE as TEMPLATE_SPEC
-from stokehold.cluster.resources import FIELD_MANAGER, INFERENCE_POOLS
+from stokehold.cluster.resources import FIELD_MANAGER, INFERENCE_POOLS, TRAINING_JOBS
 from stokehold.model import accounting
 from stokehold.model.demand import Terms, terms_of
 from stokehold.model.snapshot import (
@@ -62,6 +62,7 @@ def read_pod(raw: wire.Pod) -> Pod:
     meta, status = raw.metadata, raw.status
     controller = next((ref for ref in meta.owner_references if ref.controller), None)
     worker, member = _worker(meta), _member(meta)
+    of_job = controller is not None and _is_job(controller)
     conditions = {condition.type: condition for condition in status.conditions}
     scheduled = conditions.get("PodScheduled")
     ended = _end_of_main(status)
@@ -71,9 +72,10 @@ def read_pod(raw: wire.Pod) -> Pod:
         uid=meta.uid,
         phase=status.phase,
         requests=_pod_requests(raw.spec),
-        node=raw.spec.node_name or (_pinned_node(raw.spec) if controller and (worker or member) else ""),
+        node=raw.spec.node_name or (_pinned_node(raw.spec) if controller and (worker or member or of_job) else ""),
         bound=bool(raw.spec.node_name),
         owner_uid=controller.uid if controller else "",
+        of_job=of_job,
         worker=worker,
         member=member,
         gated=any(gate.name == PLACEMENT_GATE for gate in raw.spec.scheduling_gates),
@@ -208,6 +210,10 @@ def read_autoscaler(raw: wire.Autoscaler) -> Autoscaler | None:
         return None
     can = any(one.type == "ScalingActive" and one.status == "True" for one in raw.status.conditions)
     return Autoscaler(raw.metadata.name, target.name, can or raw.status.last_scale_time is not None)
+
+
+def _is_job(owner: wire.OwnerReference) -> bool:
+    return owner.kind == TRAINING_JOBS.kind and owner.api_version.partition("/")[0] == GROUP
 
 
 def _worker(meta: wire.Metadata) -> Worker | None:

@@ -11,11 +11,12 @@ import msgspec
 Quantities = dict[str, str | int]
 
 
-class OwnerReference(msgspec.Struct):
+class OwnerReference(msgspec.Struct, rename="camel"):
     """Who owns an object."""
 
     kind: str
     uid: str
+    api_version: str = ""
     controller: bool = False
 
 

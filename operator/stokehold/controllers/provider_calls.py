@@ -25,7 +25,7 @@ MOST_AT_ONCE = 16
 """Calls to one pool's provider at the same time."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
 MOST_ASKED_PAUSE_SECONDS = 300.0
-"""A provider that asks for a longer pause is asked after this again: the machine may have to be given back meanwhile."""
+"""A provider that asks for a longer pause is asked again after this: the machine may have to be given back by then."""
 QUIET_POLL_SECONDS = 30.0
 """How often a provider is asked for its machines while no claim stands: only orphans could be there."""
 TICK_SECONDS = 0.5

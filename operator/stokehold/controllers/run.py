@@ -47,6 +47,7 @@ from stokehold.providers.registry import Registry
 
 log = logs.get("run")
 
+LEASE_LOST = "the Lease was lost"
 UNHURRIED_SECONDS = 0.5
 """After a wake-up, for planners whose work is not waited for: a snapshot of a large cluster is not free."""
 
@@ -109,8 +110,8 @@ class Operator:
         ]
         try:
             await self._serve_admission()
-        except NotLeaderError as error:  # kopf raises what any task that began after it has ended with
-            self._failure = self._failure or str(error)
+        except NotLeaderError:  # kopf raises what any task that began after it has ended with
+            self._failure = self._failure or LEASE_LOST
         finally:
             for task in tasks:
                 task.cancel()
@@ -170,7 +171,9 @@ class Operator:
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it was, the process ends and says so
-            self._failure = f"{name}: {error!r}"
+            # Each part of planning notices by itself, and often before the elector's thread has told us.
+            is_replaced = isinstance(error, BaseExceptionGroup) and error.split(NotLeaderError)[1] is None
+            self._failure = LEASE_LOST if is_replaced else f"{name}: {error!r}"
             self._stop.set()
 
     def _make_elector(self) -> LeaseElector:
@@ -194,7 +197,7 @@ class Operator:
         return hand_over
 
     def _lost(self) -> None:
-        self._failure = self._failure or "the Lease was lost"
+        self._failure = self._failure or LEASE_LOST
         metrics.LEADER.set(0)
         self._stop.set()
 

@@ -87,6 +87,8 @@ class Pod:
     node: str = ""
     bound: bool = False
     owner_uid: str = ""
+    of_job: bool = False
+    """Its controller is a TrainingJob, whatever its labels say."""
     worker: Worker | None = None
     member: Member | None = None
     gated: bool = False

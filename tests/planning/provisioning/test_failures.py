@@ -101,7 +101,8 @@ def test_nodes_that_are_smaller_than_promised_are_taken_back_once():
 
 @pytest.mark.parametrize("booted", [False, True])
 @pytest.mark.parametrize(
-    "change", [{"gpuTypes": ["a100"]}, {"capacity": ["spot"]}, {"numNodes": 6}, {"resources": {"requests": {"cpu": 97}}}]
+    "change",
+    [{"gpuTypes": ["a100"]}, {"capacity": ["spot"]}, {"numNodes": 6}, {"resources": {"requests": {"cpu": 97}}}],
 )
 def test_nodes_that_an_edited_job_cannot_use_are_given_back_at_once_and_nobody_is_blamed(
     change: dict[str, Any], booted: bool

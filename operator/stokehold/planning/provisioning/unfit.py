@@ -1,4 +1,4 @@
-"""Gangs that do not fit on what is bought for them: `nodeShape` promises too much, or job or pool were changed since."""
+"""Gangs that do not fit on what is bought for them: `nodeShape` promises too much, or job or pool were changed."""
 
 from collections.abc import Iterator
 
