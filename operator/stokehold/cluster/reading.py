@@ -50,6 +50,10 @@ from stokehold.model.taints import Taint
 MIRROR = "kubernetes.io/config.mirror"
 """On what a kubelet shows of its static pods."""
 
+PULL_TROUBLES = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
+OTHER_TROUBLES = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
+"""Reasons of the kubelet for which somebody must mend something before a container starts."""
+
 LARGEST_GANG = 4096
 """What the API allows in spec.numNodes."""
 
@@ -91,6 +95,7 @@ def read_pod(raw: wire.Pod) -> Pod:
         reason=status.reason or (ended.reason if ended and status.phase == "Failed" else ""),
         message=status.message,
         unschedulable=scheduled.message if scheduled and not _holds(scheduled) else "",
+        trouble=_trouble(status),
         disrupted=_holds(conditions.get("DisruptionTarget")),
         of_node=MIRROR in meta.annotations or (controller is not None and controller.kind in ("DaemonSet", "Node")),
     )
@@ -276,6 +281,18 @@ def _end_of_main(status: wire.PodStatus) -> wire.Terminated | None:
     ends = {s.name: s.state.terminated for s in status.container_statuses if s.state and s.state.terminated}
     failed = next((end for end in ends.values() if end.exit_code), None)
     return failed or ends.get(MAIN_CONTAINER) or next(iter(ends.values()), None)
+
+
+def _trouble(status: wire.PodStatus) -> str:
+    """Why a container will hardly start by itself; the same words for as long as that lasts."""
+    for container in (*status.init_container_statuses, *status.container_statuses):
+        waits = container.state.waiting if container.state else None
+        if waits is None or waits.reason not in (*PULL_TROUBLES, *OTHER_TROUBLES):
+            continue
+        if waits.reason in PULL_TROUBLES:  # reason and message change with each try
+            return f"its image {container.image} cannot be pulled"
+        return f"{waits.reason}: {waits.message}" if waits.message else waits.reason
+    return ""
 
 
 def _holds(condition: wire.Condition | None) -> bool:

@@ -109,6 +109,8 @@ class Pod:
     message: str = ""
     unschedulable: str = ""
     """kube-scheduler's message while it cannot bind the pod."""
+    trouble: str = ""
+    """What keeps a container from starting until somebody mends it."""
     disrupted: bool = False
     """Has the condition DisruptionTarget: evicted, preempted, or its node was lost."""
     of_node: bool = False
