@@ -243,3 +243,11 @@ def test_a_kubeconfig_that_is_none_is_told_in_words(
 
     assert (ended.exit_code, type(ended.exception)) == (1, SystemExit)
     assert "Error: kubeconfig" in ended.output
+
+
+@pytest.mark.parametrize("namespace", ["a/b", "..", "Team", "a b"])
+def test_what_cannot_be_a_namespace_is_no_part_of_a_path(namespace: str):
+    ended = CliRunner().invoke(main, ["get", "-n", namespace, "--kubeconfig", "/nowhere"])
+
+    assert ended.exit_code == 2
+    assert "cannot be the name of a namespace" in ended.output
