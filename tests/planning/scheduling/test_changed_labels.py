@@ -57,9 +57,9 @@ def test_worker_that_cannot_be_told_from_others_any_more_is_deleted_and_the_gang
 
 @pytest.mark.parametrize("change", [{"labels": {}}, {"labels": {}, "ownerReferences": []}])
 def test_nothing_of_ours_stays_on_it_when_its_job_is_gone(change: dict[str, Any]):
-    changed = a_pod(1, change)
+    leaving = a_pod(1, {**change, "deletionTimestamp": NOW.isoformat()})
 
-    assert ReleasePod(changed, "its TrainingJob is gone") in plan(changed, job=None)
+    assert ReleasePod(leaving, "its TrainingJob is gone") in plan(leaving, job=None)
 
 
 def test_pod_of_somebody_else_is_left_alone():
