@@ -3,20 +3,24 @@
 import json
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from stokehold.api.v1alpha1.dev_workspace import DevWorkspace
 from stokehold.api.v1alpha1.inference_pool import InferencePool
 from stokehold.api.v1alpha1.training_job import TrainingJob
 from stokehold.cli import access, objects
 from stokehold.cli.get import item_of
+from stokehold.cli.main import main
 from stokehold.cli.queue import _order, waiting_of, waits
 from stokehold.cli.tables import Column, plain, show, span, to_json
 from stokehold.cli.top import PoolUse
 from stokehold.cli.why import sentences, why
 from stokehold.cluster import errors
+from stokehold.observability import logs
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -224,3 +228,26 @@ def test_keys_for_scripts_are_camel_case_and_unknown_is_null():
     assert to_json(row)["gpuType"] == "h100"
     assert to_json(row)["active"] is None
     assert len(to_json(row)) == len(fields(PoolUse))
+
+
+@pytest.mark.parametrize("command", ["run", "get"])
+@pytest.mark.parametrize("kubeconfig", [b"\xff\x00", b"[]", b"", b"{"])
+def test_a_kubeconfig_that_is_none_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, kubeconfig: bytes
+):
+    monkeypatch.setattr(logs, "configure", lambda **_: None)  # what other tests log is not for this one's output
+    path = tmp_path / "kubeconfig"
+    path.write_bytes(kubeconfig)
+
+    ended = CliRunner().invoke(main, [command, "--kubeconfig", str(path)])
+
+    assert (ended.exit_code, type(ended.exception)) == (1, SystemExit)
+    assert "Error: kubeconfig" in ended.output
+
+
+@pytest.mark.parametrize("namespace", ["a/b", "..", "Team", "a b"])
+def test_what_cannot_be_a_namespace_is_no_part_of_a_path(namespace: str):
+    ended = CliRunner().invoke(main, ["get", "-n", namespace, "--kubeconfig", "/nowhere"])
+
+    assert ended.exit_code == 2
+    assert "cannot be the name of a namespace" in ended.output

@@ -1,10 +1,17 @@
-"""Refused writes are tried again later and later, those that change nothing are not repeated, others go at once."""
+"""Refused writes are tried again later and later, those that change nothing are not repeated, others go at once.
+
+A fault of ours in one write holds up no other.
+"""
 
 from dataclasses import replace
 
-from builders import a_job
+import pytest
+
+from builders import a_job, a_pod
+from stokehold.cluster.apply import Applier
 from stokehold.cluster.apply.patience import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Patience
 from stokehold.cluster.apply.unheard import SAID_AGAIN_AFTER_SECONDS, Unheard
+from stokehold.model.actions import ReleasePod
 
 STATUS, OTHER = ("WriteStatus", "TrainingJob", "team-a/twin"), ("WriteStatus", "DevWorkspace", "team-a/twin")
 
@@ -66,3 +73,23 @@ def test_a_status_that_was_taken_may_be_said_again():
     unheard.note(job, {"phase": "Pending"}, "2")
 
     assert not unheard.is_vain(job, {"phase": "Pending"})
+
+
+async def test_an_action_that_we_fail_at_holds_up_no_other_and_is_not_tried_in_every_cycle(
+    caplog: pytest.LogCaptureFixture,
+):
+    sent = []
+
+    class FailingWrites:
+        async def patch(self, resource: object, name: str, *_: object, **__: object) -> None:
+            sent.append(name)
+            if name == "odd":
+                raise TypeError("an object that nobody has thought of")
+
+    applier = Applier(FailingWrites(), None, lambda *_: None, lambda *_: None)  # type: ignore[arg-type]
+    actions = [ReleasePod(a_pod("odd"), ""), ReleasePod(a_pod("plain"), "")]
+
+    assert await applier.apply(actions) == {"failed": 1, "done": 1}
+    assert await applier.apply(actions) == {"held": 1, "done": 1}
+    assert sent == ["odd", "plain", "plain"]
+    assert "nobody has thought of" in caplog.text

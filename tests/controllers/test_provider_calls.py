@@ -1,17 +1,21 @@
 """Calls to providers: one at a time for each machine, each with a deadline, and nobody waits for somebody else's."""
 
 import asyncio
+import time
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
 
 from builders import NOW, a_snapshot
 from kit.provisioning import KUBE_SYSTEM, World, a_cloud, a_waiting_job
 from stokehold.cluster.snapshots import Cluster
-from stokehold.controllers.provider_calls import ProviderCalls
+from stokehold.controllers.provider_calls import MOST_ASKED_PAUSE_SECONDS, ProviderCalls
 from stokehold.model.actions import LaunchNode, TerminateNode
 from stokehold.model.capacity import Instance, NodeRequest, Refusal, Terminated
 from stokehold.model.snapshot import NodePool
-from stokehold.providers.base import CapacityError, Provider, UnavailableError
+from stokehold.providers.base import CapacityError, Provider, RateLimitedError, UnavailableError
 
 
 class Answers:
@@ -25,6 +29,8 @@ class Answers:
         self.terminated: list[str] = []
         self.pause: asyncio.Event | None = None
         """Lists made meanwhile take until it is set."""
+        self.launched_at: datetime | None = None
+        """Of all machines that it lists."""
 
     async def launch(self, request: NodeRequest) -> Instance:
         self.asked.append(request.request_id)
@@ -38,7 +44,8 @@ class Answers:
     async def instances(self, pool: str, owner: str) -> tuple[Instance, ...]:
         if self.pause is not None:
             await self.pause.wait()
-        return tuple(Instance(f"m-{i}-{n}", i) for i in self.asked for n in range(2))
+        at = self.launched_at
+        return tuple(Instance(f"m-{i}-{n}", i, launched_at=at) for i in self.asked for n in range(2))
 
     async def terminate(self, provider_id: str) -> None:
         self.terminated.append(provider_id)
@@ -160,6 +167,35 @@ async def test_machine_that_was_given_back_is_nobodys_orphan_by_a_list_that_is_o
     assert machines(cluster) == ()
     await calls._list(launch.pool, "cluster-1")
     assert len(machines(cluster)) == 2, "whoever lists it later still charges for it"
+
+
+@pytest.mark.parametrize("told", [None, NOW + timedelta(hours=2)])
+async def test_machine_that_claims_to_come_from_the_future_is_as_old_as_our_knowledge_of_it(told: datetime | None):
+    """Else an orphan would be paid for until then: a local time that is sent as UTC is enough."""
+    (launch,) = launches()
+    provider, cluster, now = Answers(), a_cluster(launch), NOW
+    provider.launched_at = told
+    provider.asked.append("nobody")
+    calls = ProviderCalls(Shelf(cloud=provider), cluster, lambda: None, lambda: now)
+    await calls._list(launch.pool, "cluster-1")
+    now += timedelta(minutes=1)
+    await calls._list(launch.pool, "cluster-1")
+
+    assert {machine.launched_at for machine in machines(cluster) or ()} == {NOW}
+
+
+async def test_provider_that_asks_for_a_day_of_silence_is_asked_again_in_minutes(monkeypatch: pytest.MonkeyPatch):
+    """The machine that it may have made must be given back meanwhile."""
+    (launch,) = launches()
+    calls = started(a_cluster(launch), Shelf(cloud=Answers(RateLimitedError("later", 86_400.0))))
+    calls.start(launch)
+    await idle(calls)
+    assert not calls.can_start(launch)
+
+    later = time.monotonic() + MOST_ASKED_PAUSE_SECONDS
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+
+    assert calls.can_start(TerminateNode(launch.claim, launch.pool))
 
 
 def machines(cluster: Cluster) -> tuple[Instance, ...] | None:

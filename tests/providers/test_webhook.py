@@ -1,6 +1,7 @@
 """The webhook provider against a service that misbehaves: every answer ends in the right class of error."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -75,19 +76,41 @@ async def test_refusals_by_class(serve: Serve, status: int, reason: str, error: 
         await provider.launch(a_request("a"))
 
 
-async def test_retry_after_is_heard(serve: Serve):
-    provider = await serve(answering(429, {}, Retry_After="17"))
+@pytest.mark.parametrize(("told", "heard"), [("17", 17), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("²", 0), ("-1", 0)])
+async def test_retry_after_is_heard(serve: Serve, told: str, heard: float):
+    provider = await serve(answering(429, {}, Retry_After=told))
 
     with pytest.raises(RateLimitedError) as caught:
         await provider.launch(a_request("a"))
-    assert caught.value.retry_after == 17
+    assert caught.value.retry_after == heard
 
 
-@pytest.mark.parametrize("body", [None, [], {"id": 5}, {"id": "m", "requestId": "somebody-else"}])
+@pytest.mark.parametrize(
+    "body", [None, [], {"id": 5}, {"id": "m", "requestId": "somebody-else"}, {"id": "", "requestId": "a"}]
+)
 async def test_answer_that_makes_no_sense_is_no_answer(serve: Serve, body: object):
     provider = await serve(answering(200, body))
 
     with pytest.raises(UnavailableError):
+        await provider.launch(a_request("a"))
+
+
+@pytest.mark.parametrize("status", [200, 400])
+async def test_answer_nested_without_end_is_no_answer(serve: Serve, status: int):
+    async def nest(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, body=b'{"error": ' + b"[" * 100_000)
+
+    provider = await serve(nest)
+
+    with pytest.raises(ProviderError):
+        await provider.instances(POOL, "cluster-1")
+
+
+@pytest.mark.parametrize("bundle", ["no certificate", "kein Schlüssel"])
+async def test_bundle_without_a_certificate_is_the_mistake_of_whoever_wrote_the_pool(bundle: str):
+    provider = Webhook(WebhookProvider(url="https://127.0.0.1:1", ca_bundle=bundle), Credentials(None, "", None))
+
+    with pytest.raises(ConfigError, match="caBundle"):
         await provider.launch(a_request("a"))
 
 
@@ -140,3 +163,16 @@ async def test_body_without_end_is_not_read_to_the_end(serve: Serve):
 
     with pytest.raises(UnavailableError, match="longer than"):
         await provider.instances(POOL, "cluster-1")
+
+
+async def test_token_of_more_than_one_line_is_refused_as_such():
+    """It cannot be sent, and nobody but its writer can mend it."""
+
+    class Secrets:
+        async def get(self, *_: object) -> dict[str, dict[str, str]]:
+            return {"data": {"token": b64encode(b"a-token\nanother").decode()}}
+
+    credentials = Credentials(Secrets(), "stokehold-system", "nodes-token")  # type: ignore[arg-type]
+
+    with pytest.raises(AuthError, match="nodes-token"):
+        await credentials.keys()

@@ -21,7 +21,14 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from stokehold.api.base import Bool, Int, Part, Rule
-from stokehold.api.fields import ANNOTATIONS_RULE, LABELS_RULE, LabelKey, LabelMap, ShortName
+from stokehold.api.fields import (
+    ANNOTATIONS_RULE,
+    LABELS_RULE,
+    LabelKey,
+    LabelMap,
+    ObjectName,
+    ShortName,
+)
 from stokehold.api.names import KEY_PREFIX
 from stokehold.api.pods import UNRESERVED_NAME, VARIABLE_RULES, ResourceList
 
@@ -143,6 +150,13 @@ class TemplatePort(OpenPart):
     FORBIDDEN = (Forbidden("hostPort", "integer", "pods must not use the node's network"),)
 
 
+class TemplateMount(OpenPart):
+    """Where a volume appears in the container, as in a container of Kubernetes."""
+
+    mount_path: Annotated[str, Field(min_length=1, max_length=1024)]
+    """The absolute path in the container, for example /data."""
+
+
 class TemplateResources(OpenPart):
     """What is asked for besides the GPUs, which cannot be asked for here."""
 
@@ -196,6 +210,8 @@ class TemplateContainer(OpenPart):
     """Environment variables of the container."""
     ports: Annotated[tuple[TemplatePort, ...], Field(max_length=64)] = ()
     """Ports of the container."""
+    volume_mounts: Annotated[tuple[TemplateMount, ...], Field(max_length=64)] = ()
+    """Where volumes appear in the container."""
     resources: TemplateResources | None = None
     """What the container asks for. GPUs cannot be asked for here."""
     security_context: TemplateSecurity | None = None
@@ -283,6 +299,13 @@ class TemplateAffinity(OpenPart):
     """Which nodes, as in a pod of Kubernetes. It narrows down the nodes that the operator chooses from."""
 
 
+class TemplateClaim(OpenPart):
+    """A PersistentVolumeClaim in the same namespace."""
+
+    claim_name: ObjectName
+    """The name of the claim."""
+
+
 class TemplateVolume(OpenPart):
     """A volume, as in a pod of Kubernetes."""
 
@@ -290,6 +313,8 @@ class TemplateVolume(OpenPart):
 
     name: Annotated[ShortName, UNRESERVED_NAME]
     """The name that volumeMounts refer to."""
+    persistent_volume_claim: TemplateClaim | None = None
+    """A PersistentVolumeClaim in the same namespace."""
 
 
 class TemplateSpec(OpenPart):

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +18,19 @@ from stokehold.cluster.errors import ApiError, ConnectError, ForbiddenError, Inv
 T = TypeVar("T")
 Command = Callable[..., None]
 
+LABEL = re.compile("[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+def _namespace(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """What cannot be a namespace would be a part of another path."""
+    if value and not LABEL.fullmatch(value):
+        raise click.BadParameter(f"{value} cannot be the name of a namespace")
+    return value
+
+
 KUBECONFIG = click.option("--kubeconfig", help="Default: $KUBECONFIG, else ~/.kube/config, else the pod's account.")
 CONTEXT = click.option("--context", help="The context of the kubeconfig. Default: its current one.")
-NAMESPACE = click.option("-n", "--namespace", help="Default: the namespace of the context.")
+NAMESPACE = click.option("-n", "--namespace", callback=_namespace, help="Default: the namespace of the context.")
 EVERYWHERE = click.option("-A", "--all-namespaces", is_flag=True, help="Look into all namespaces.")
 
 

@@ -81,14 +81,23 @@ def main() -> None:
 @click.option("--webhook-cert", type=click.Path(), help="Its certificate (PEM); read again when it changes.")
 @click.option("--webhook-key", type=click.Path(), help="The certificate's key (PEM).")
 @click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
-@click.option("--log-level", default="INFO", show_default=True)
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    default="INFO",
+    show_default=True,
+)
 def run(log_format: str, log_level: str, **options: Any) -> None:
     """Run the operator. Several may run; one acts, the others stand by."""
     from stokehold.cli.operator_options import settings_of  # noqa: PLC0415 - 60 MiB that other commands do without
+    from stokehold.cluster.errors import ConnectError  # noqa: PLC0415 - as above
     from stokehold.controllers.run import run_operator  # noqa: PLC0415 - as above
 
     logs.configure(level=log_level, as_json=log_format == "json")
-    sys.exit(asyncio.run(run_operator(settings_of(options))))
+    try:
+        sys.exit(asyncio.run(run_operator(settings_of(options))))
+    except ConnectError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def kubectl_plugin() -> None:

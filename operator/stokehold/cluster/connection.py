@@ -143,7 +143,7 @@ def blocking_http(kubeconfig: str | None = None) -> BlockingHttp:
             reply = rest.request(method, configuration.host + path, headers, body, _request_timeout=timeout)
             return reply.status, reply.read()
         except (urllib3.exceptions.HTTPError, blocking.ApiException, OSError) as error:
-            raise UnavailableError(0, "NoAnswer", repr(error)) from error
+            raise UnavailableError(0, "NoAnswer", str(error) or repr(error)) from error
         except blocking_config.ConfigException as error:
             raise UnavailableError(0, "CredentialsUnavailable", str(error)) from error
 
@@ -174,7 +174,7 @@ def _in_cluster(load: Callable[..., None], configuration: Any) -> None:
 def _load_blocking(path: str, configuration: Any) -> None:
     try:
         blocking_config.load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
-    except (blocking_config.ConfigException, OSError, TypeError, yaml.YAMLError) as error:
+    except (blocking_config.ConfigException, OSError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ConnectError(f"kubeconfig {path}: {error}") from error
 
 
@@ -184,7 +184,7 @@ async def _bounded(loading: Any) -> Any:
         async with asyncio.timeout(LOAD_TIMEOUT_SECONDS):
             return await loading
     except (aio_config.ConfigException, OSError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise ConnectError(f"kubeconfig: {error!r}") from error
+        raise ConnectError(f"kubeconfig: {str(error) or repr(error)}") from error
 
 
 def _has_exec_plugin_without_expiry(loader: Any) -> bool:
@@ -221,7 +221,7 @@ def current_namespace(explicit: str | None = None, context: str | None = None) -
         return own.read_text().strip() if own.is_file() else "default"
     try:
         contexts, chosen = blocking_config.list_kube_config_contexts(config_file=path)
-    except (blocking_config.ConfigException, OSError, TypeError, yaml.YAMLError) as error:
+    except (blocking_config.ConfigException, OSError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ConnectError(f"kubeconfig {path}: {error}") from error
     if context is not None:
         chosen = next((entry for entry in contexts if entry["name"] == context), None)

@@ -177,10 +177,11 @@ class Pods:
         self._stale.clear()
 
     def _home(self, pod: Pod) -> dict[Key, Pod] | None:
-        if pod.worker is not None:
-            return self.by_owner.setdefault(pod.owner_uid, {}) if pod.owner_uid else self.strays
-        if pod.member is not None and pod.member.kind == Job.KIND:
-            return None if pod.owner_uid else self.strays  # nobody can read which index it is
+        """Labels are anybody's to change: what a TrainingJob owns or our finalizer holds is let go all the same."""
+        if pod.of_job or (pod.worker is not None and pod.owner_uid):
+            return self.by_owner.setdefault(pod.owner_uid, {})
+        if pod.worker is not None or pod.tracked or (pod.member is not None and pod.member.kind == Job.KIND):
+            return self.strays
         if pod.member is not None:
             return self.by_member.setdefault((pod.namespace, pod.member), {})
         return None
@@ -198,7 +199,7 @@ class Pods:
         home.pop(key, None)
         if home:
             return
-        if pod.worker is not None:
+        if home is not self.strays and (pod.of_job or pod.worker is not None):
             self.by_owner.pop(pod.owner_uid, None)
         elif pod.member is not None:
             self.by_member.pop((pod.namespace, pod.member), None)

@@ -59,6 +59,8 @@ class ProofText(msgspec.Struct, rename="camel"):
     completion_time: datetime
     reason: str = ""
     message: str = ""
+    job: str = ""
+    """The name of the job that has ended: a manifest that is copied under another name takes its annotations along."""
 
 
 class StopText(msgspec.Struct, rename="camel"):
@@ -88,7 +90,7 @@ def read_job(raw: wire.OwnKind, known: "Job | Unreadable | None" = None) -> "Job
         status=status,
         demand=demand,
         claims=claims,
-        proof=_proof(meta.annotations, status),
+        proof=_proof(meta, status),
     )
 
 
@@ -185,8 +187,8 @@ def _first_line(error: ValueError) -> str:
     return "; ".join(line.strip() for line in str(error).splitlines()[1:3]) or str(error)
 
 
-def _proof(annotations: Mapping[str, str], status: TrainingJobStatus) -> Proof | None:
-    text = annotations.get(FINISHED_ANNOTATION)
+def _proof(meta: wire.Metadata, status: TrainingJobStatus) -> Proof | None:
+    text = meta.annotations.get(FINISHED_ANNOTATION)
     if text is None:
         return None
     try:
@@ -197,12 +199,14 @@ def _proof(annotations: Mapping[str, str], status: TrainingJobStatus) -> Proof |
         told = "the annotation that proves the end cannot be read"
         at = status.completion_time or EPOCH
         return Proof(outcome, status.attempt or 1, status.restarts or 0, at, "Unreadable", told)
+    if read.job not in ("", meta.name):
+        return None
     return Proof(read.outcome, read.attempt, read.restarts, read.completion_time, read.reason, read.message)
 
 
-def proof_text(proof: Proof) -> str:
-    """The annotation's value for a proof; `read_job` reads it back."""
-    text = ProofText(proof.outcome, proof.attempt, proof.restarts, proof.completed_at, proof.reason, proof.message)
+def proof_text(proof: Proof, job: str) -> str:
+    """The annotation's value for the proof of the job of this name; `read_job` reads it back."""
+    text = ProofText(proof.outcome, proof.attempt, proof.restarts, proof.completed_at, proof.reason, proof.message, job)
     return msgspec.json.encode(text).decode()
 
 

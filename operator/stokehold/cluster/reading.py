@@ -53,6 +53,10 @@ from stokehold.model.taints import Taint
 MIRROR = "kubernetes.io/config.mirror"
 """On what a kubelet shows of its static pods."""
 
+PULL_TROUBLES = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
+OTHER_TROUBLES = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
+"""Reasons of the kubelet for which somebody must mend something before a container starts."""
+
 MEMBERSHIP = (
     (DEV_WORKSPACES.kind, WORKSPACE_LABEL),
     (INFERENCE_POOLS.kind, SERVING_LABEL),
@@ -73,6 +77,7 @@ def read_pod(raw: wire.Pod) -> Pod:
     worker = _worker(meta)
     member = _member(meta) if worker is None else None
     like_worker = worker is not None or (member is not None and member.kind == TRAINING_JOBS.kind)
+    of_job = controller is not None and _is_job(controller)
     conditions = {condition.type: condition for condition in status.conditions}
     scheduled = conditions.get("PodScheduled")
     ended = _end_of_main(status)
@@ -82,9 +87,10 @@ def read_pod(raw: wire.Pod) -> Pod:
         uid=meta.uid,
         phase=status.phase,
         requests=_pod_requests(raw.spec),
-        node=raw.spec.node_name or (_pinned_node(raw.spec) if controller and (worker or member) else ""),
+        node=raw.spec.node_name or (_pinned_node(raw.spec) if controller and (worker or member or of_job) else ""),
         bound=bool(raw.spec.node_name),
-        owner_uid=controller.uid if controller and (not like_worker or _is_job(controller)) else "",
+        owner_uid=controller.uid if controller and (not like_worker or of_job) else "",
+        of_job=of_job,
         worker=worker,
         member=member,
         gated=any(gate.name == PLACEMENT_GATE for gate in raw.spec.scheduling_gates),
@@ -100,6 +106,7 @@ def read_pod(raw: wire.Pod) -> Pod:
         reason=status.reason or (ended.reason if ended and status.phase == "Failed" else ""),
         message=status.message,
         unschedulable=scheduled.message if scheduled and not _holds(scheduled) else "",
+        trouble=_trouble(status),
         disrupted=_holds(conditions.get("DisruptionTarget")),
         of_node=MIRROR in meta.annotations or (controller is not None and controller.kind in ("DaemonSet", "Node")),
     )
@@ -289,6 +296,18 @@ def _end_of_main(status: wire.PodStatus) -> wire.Terminated | None:
     ends = {s.name: s.state.terminated for s in status.container_statuses if s.state and s.state.terminated}
     failed = next((end for end in ends.values() if end.exit_code), None)
     return failed or ends.get(MAIN_CONTAINER) or next(iter(ends.values()), None)
+
+
+def _trouble(status: wire.PodStatus) -> str:
+    """Why a container will hardly start by itself; the same words for as long as that lasts."""
+    for container in (*status.init_container_statuses, *status.container_statuses):
+        waits = container.state.waiting if container.state else None
+        if waits is None or waits.reason not in (*PULL_TROUBLES, *OTHER_TROUBLES):
+            continue
+        if waits.reason in PULL_TROUBLES:  # reason and message change with each try
+            return f"its image {container.image} cannot be pulled"
+        return f"{waits.reason}: {waits.message}" if waits.message else waits.reason
+    return ""
 
 
 def _holds(condition: wire.Condition | None) -> bool:

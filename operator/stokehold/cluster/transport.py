@@ -192,9 +192,9 @@ def _lost_connections() -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise UnavailableError(0, "Timeout", repr(error)) from error
+        raise UnavailableError(0, "Timeout", str(error) or "no answer in time") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise UnavailableError(0, "ConnectionLost", repr(error)) from error
+        raise UnavailableError(0, "ConnectionLost", str(error) or repr(error)) from error
 
 
 def _retry_delay(request: Request, error: ApiError, tries_done: int) -> float | None:

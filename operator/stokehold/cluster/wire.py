@@ -116,9 +116,17 @@ class Terminated(msgspec.Struct, rename="camel"):
     reason: str = ""
 
 
-class ContainerState(msgspec.Struct):
-    """The state of a container, its end alone."""
+class NotStarted(msgspec.Struct):
+    """Why a container does not run yet."""
 
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerState(msgspec.Struct):
+    """The state of a container, unless it runs."""
+
+    waiting: NotStarted | None = None
     terminated: Terminated | None = None
 
 
@@ -126,6 +134,7 @@ class ContainerStatus(msgspec.Struct):
     """What the kubelet says of a container."""
 
     name: str
+    image: str = ""
     state: ContainerState | None = None
 
 
@@ -139,6 +148,7 @@ class PodStatus(msgspec.Struct, rename="camel"):
     start_time: datetime | None = None
     conditions: list[Condition] = []
     container_statuses: list[ContainerStatus] = []
+    init_container_statuses: list[ContainerStatus] = []
 
 
 class Pod(msgspec.Struct):

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from stokehold.cluster.snapshots import Cluster
 from stokehold.model.actions import LaunchNode, ProviderCall, TerminateNode, TerminateOrphan
-from stokehold.model.capacity import Listing, Refusal, Terminated
+from stokehold.model.capacity import Instance, Listing, Refusal, Terminated
 from stokehold.model.snapshot import NodePool
 from stokehold.observability import logs, metrics
 from stokehold.providers.base import Provider, ProviderError, RefusedError, RetryLaterError
@@ -24,6 +24,8 @@ CALL_SECONDS = 60.0
 MOST_AT_ONCE = 16
 """Calls to one pool's provider at the same time."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
+MOST_ASKED_PAUSE_SECONDS = 300.0
+"""A provider that asks for a longer pause is asked again after this: the machine may have to be given back by then."""
 QUIET_POLL_SECONDS = 30.0
 """How often a provider is asked for its machines while no claim stands: only orphans could be there."""
 TICK_SECONDS = 0.5
@@ -128,7 +130,7 @@ class ProviderCalls:
         known = self._cluster.listing(pool.name)
         seen = {machine.provider_id: machine.launched_at for machine in (known.instances if known else None) or ()}
         dated = (
-            machine if machine.launched_at else replace(machine, launched_at=seen.get(machine.provider_id, asked_at))
+            _dated(machine, seen.get(machine.provider_id) or asked_at)
             for machine in instances
             if self._given_back.get(machine.provider_id, float("-inf")) < began
         )
@@ -209,7 +211,7 @@ class ProviderCalls:
 
     def _pause(self, key: str, at_least: float) -> None:
         _, last = self._pauses.get(key, (0.0, FIRST_PAUSE_SECONDS / 2))
-        pause = max(at_least, min(last * 2, LONGEST_PAUSE_SECONDS))
+        pause = max(min(at_least, MOST_ASKED_PAUSE_SECONDS), min(last * 2, LONGEST_PAUSE_SECONDS))
         self._pauses[key] = (time.monotonic() + pause, pause)
 
     def _forget_pauses(self) -> None:
@@ -231,6 +233,12 @@ class ProviderCalls:
                 self._running.pop(key, None)
 
         self._running[key] = asyncio.create_task(guarded(), name=key)
+
+
+def _dated(machine: Instance, seen: datetime) -> Instance:
+    """When it was launched; seen first, if it says nothing or a time to come: in another zone, or by another clock."""
+    told = machine.launched_at
+    return machine if told is not None and told <= seen else replace(machine, launched_at=seen)
 
 
 def _key(call: ProviderCall) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from stokehold.cluster.apply import OUTCOMES, Applier, Writer, Writes
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.connection import blocking_http
-from stokehold.cluster.leases import LeaseElector
+from stokehold.cluster.leases import LeaseElector, NotLeaderError
 from stokehold.cluster.notebooks import NotebookProber
 from stokehold.cluster.scraping.scraper import Scraper
 from stokehold.cluster.snapshots import Cluster
@@ -47,6 +47,7 @@ from stokehold.providers.registry import Registry
 
 log = logs.get("run")
 
+LEASE_LOST = "the Lease was lost"
 UNHURRIED_SECONDS = 0.5
 """After a wake-up, for planners whose work is not waited for: a snapshot of a large cluster is not free."""
 
@@ -110,6 +111,8 @@ class Operator:
         ]
         try:
             await self._serve_admission()
+        except NotLeaderError:  # kopf raises what any task that began after it has ended with
+            self._failure = self._failure or LEASE_LOST
         finally:
             for task in tasks:
                 task.cancel()
@@ -169,7 +172,9 @@ class Operator:
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it was, the process ends and says so
-            self._failure = f"{name}: {error!r}"
+            # Each part of planning notices by itself, and often before the elector's thread has told us.
+            is_replaced = isinstance(error, BaseExceptionGroup) and error.split(NotLeaderError)[1] is None
+            self._failure = LEASE_LOST if is_replaced else f"{name}: {error!r}"
             self._stop.set()
 
     def _make_elector(self) -> LeaseElector:
@@ -193,7 +198,7 @@ class Operator:
         return hand_over
 
     def _lost(self) -> None:
-        self._failure = self._failure or "the Lease was lost"
+        self._failure = self._failure or LEASE_LOST
         metrics.LEADER.set(0)
         self._stop.set()
 

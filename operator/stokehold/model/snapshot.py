@@ -92,6 +92,8 @@ class Pod:
     node: str = ""
     bound: bool = False
     owner_uid: str = ""
+    of_job: bool = False
+    """Its controller is a TrainingJob, whatever its labels say."""
     worker: Worker | None = None
     member: Member | None = None
     gated: bool = False
@@ -112,6 +114,8 @@ class Pod:
     message: str = ""
     unschedulable: str = ""
     """kube-scheduler's message while it cannot bind the pod."""
+    trouble: str = ""
+    """What keeps a container from starting until somebody mends it."""
     disrupted: bool = False
     """Has the condition DisruptionTarget: evicted, preempted, or its node was lost."""
     orphaned_since: datetime | None = None

@@ -25,7 +25,7 @@ CYCLE_FAILURES = Counter(
 )
 ACTIONS = Counter(
     "stokehold_actions_total",
-    "Actions of the planners by outcome: done, refused, outdated, unknown.",
+    "Actions of the planners by outcome: done, refused, outdated, unknown, failed (a fault of the operator).",
     ["action", "outcome"],
     registry=REGISTRY,
 )

@@ -10,7 +10,7 @@ from base64 import b64decode
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
@@ -39,6 +39,9 @@ LARGEST_ANSWER = 4 * 2**20
 SECRET_SECONDS = 30.0
 """A changed Secret is seen after this."""
 
+NOT_UNDERSTOOD = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding an answer may end with; the last one if it is nested without end."""
+
 REFUSALS: dict[str, type[RefusedError]] = {
     "Capacity": CapacityError,
     "Quota": QuotaError,
@@ -59,7 +62,7 @@ BY_STATUS: dict[int, type[RefusedError]] = {
 class _Machine(msgspec.Struct, rename="camel"):
     """A machine as the service describes it."""
 
-    id: str
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
     request_id: str
     node_name: str = ""
     zone: str = ""
@@ -114,7 +117,10 @@ class Credentials:
             raise UnavailableError(str(error)) from error
         except ValueError as error:
             raise AuthError(f"Secret {self._namespace}/{name} holds no text") from error
-        self._keys = Keys(held.get("token", ""), held.get("signingKey", ""))
+        token = held.get("token", "")
+        if not token.isprintable():
+            raise AuthError(f"the token of Secret {self._namespace}/{name} has more than one line")
+        self._keys = Keys(token, held.get("signingKey", ""))
         self._read_at = time.monotonic()
         return self._keys
 
@@ -178,12 +184,20 @@ class Webhook:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            trusted = ssl.create_default_context(cadata=self._spec.ca_bundle) if self._spec.ca_bundle else True
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=trusted, limit=16),
+                connector=aiohttp.TCPConnector(ssl=_trusted(self._spec.ca_bundle), limit=16),
                 timeout=aiohttp.ClientTimeout(total=self._spec.timeout.seconds),
             )
         return self._session
+
+
+def _trusted(ca_bundle: str | None) -> ssl.SSLContext | bool:
+    if not ca_bundle:
+        return True
+    try:
+        return ssl.create_default_context(cadata=ca_bundle)
+    except (ssl.SSLError, TypeError) as error:  # TypeError: it is not ASCII
+        raise ConfigError(f"caBundle holds no certificate: {error}") from error
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -237,7 +251,7 @@ def _body(request: NodeRequest) -> dict[str, Any]:
 def _decode(answer: bytes, form: type[T]) -> T:
     try:
         return msgspec.json.decode(answer, type=form)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except NOT_UNDERSTOOD as error:
         raise UnavailableError(f"the answer cannot be understood: {error}") from error
 
 
@@ -256,11 +270,12 @@ def _instance(machine: _Machine) -> Instance:
 def _refusal(status: int, answer: bytes, retry_after: str) -> ProviderError:
     try:
         error = msgspec.json.decode(answer, type=_Refusal).error
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except NOT_UNDERSTOOD:
         error = _Error(message=answer[:200].decode(errors="replace"))
     message = error.message or f"HTTP {status}"
     if status == 429:
-        return RateLimitedError(message, float(retry_after) if retry_after.isdigit() else 0.0)
+        is_number = retry_after.isascii() and retry_after.isdecimal()  # it may be a date, too
+        return RateLimitedError(message, float(retry_after) if is_number else 0.0)
     if status >= 500 or status < 400:
         return UnavailableError(f"HTTP {status}: {message}")
     known = REFUSALS.get(error.reason) or BY_STATUS.get(status)

@@ -1,13 +1,17 @@
 """What becomes of nodes that do not come, vanish, or belong to nobody."""
 
 from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from builders import NOW, a_node
-from kit.provisioning import SETTINGS, a_cloud, a_waiting_job, a_world, created, told
+from kit.provisioning import SETTINGS, World, a_cloud, a_waiting_job, a_world, created, told
+from stokehold.api.v1alpha1.training_job import TrainingJobSpec
 from stokehold.model.actions import TerminateOrphan, WriteStatus
 from stokehold.model.capacity import Instance
+from stokehold.model.demand import demand_of
 from stokehold.model.reasons import ClaimFailure
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -93,6 +97,76 @@ def test_nodes_that_are_smaller_than_promised_are_taken_back_once():
 
     assert world.claims == []
     assert world.snapshot.node_pools["cloud"].status.offerings[0].reason == "Unfit"
+
+
+@pytest.mark.parametrize("booted", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [{"gpuTypes": ["a100"]}, {"capacity": ["spot"]}, {"numNodes": 6}, {"resources": {"requests": {"cpu": 97}}}],
+)
+def test_nodes_that_an_edited_job_cannot_use_are_given_back_at_once_and_nobody_is_blamed(
+    change: dict[str, Any], booted: bool
+):
+    world = a_world(a_waiting_job())
+    world.settle()
+    if booted:
+        world.boot()
+        world.settle()
+
+    edit(world, "gang", **change)
+    world.settle()
+
+    assert len(world.claims) == len(world.machines) == change.get("numNodes", 0)
+    assert world.snapshot.node_pools["cloud"].status.offerings == ()
+
+
+def test_nodes_on_their_way_are_given_back_when_their_pool_may_not_hold_the_data_any_more():
+    world = a_world(a_waiting_job())
+    world.settle()
+    (pool,) = world.snapshot.node_pools.values()
+    closed = replace(pool, spec=pool.spec.model_copy(update={"data_classes": ("public",)}), generation=2)
+    world.snapshot = replace(world.snapshot, node_pools={pool.name: closed})
+    world.settle()
+
+    assert world.claims == []
+    assert world.snapshot.node_pools["cloud"].status.offerings == ()
+    assert told(world.job("gang"))[0] == "DataClassNotAllowed"
+
+
+def test_job_that_became_smaller_keeps_what_was_bought_for_it():
+    world = a_world(a_waiting_job())
+    world.settle()
+    names = [claim.name for claim in world.claims]
+
+    edit(world, "gang", numNodes=3)
+    world.settle()
+
+    assert [claim.name for claim in world.claims] == names
+    assert not any(claim.deleting for claim in world.claims)
+
+
+def edit(world: World, name: str, **change: Any) -> None:
+    """The user changes the spec of a job."""
+    job = world.job(name)
+    spec = TrainingJobSpec.model_validate({**job.spec.model_dump(by_alias=True, exclude_unset=True), **change})
+    edited = replace(job, spec=spec, demand=demand_of(spec), generation=job.generation + 1)
+    world.snapshot = replace(world.snapshot, jobs={**world.snapshot.jobs, job.key: edited})
+
+
+@pytest.mark.parametrize("hours", [-1_000_000, 2])
+def test_clock_of_a_provider_changes_no_bill(hours: int):
+    world = a_world(a_waiting_job(numNodes=1))
+    for _ in range(2):
+        world.step()
+    (claim,) = world.claims
+    strange = replace(world.machines[f"m-{claim.uid}"], launched_at=NOW + timedelta(hours=hours))
+    world.snapshot = replace(world.snapshot, answers={claim.uid: strange})
+
+    world.settle()
+
+    status = world.claims[0].status
+    assert status.launched_at == NOW
+    assert status.cost == 0
 
 
 def test_machine_that_vanished_at_the_provider_closes_its_claim():

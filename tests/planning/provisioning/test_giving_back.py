@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 
 from builders import NOW, a_gang
-from kit.provisioning import SETTINGS, a_waiting_job, a_world
+from kit.provisioning import SETTINGS, World, a_waiting_job, a_world
 from stokehold.api.conditions import find_condition
 from stokehold.api.names import RELEASE_FINALIZER
 from stokehold.cluster.own_kinds import read_claim
 from stokehold.cluster.wire import Metadata, OwnKind
-from stokehold.model.actions import CordonNode, DeleteClaim
+from stokehold.model.actions import AdmitJob, CordonNode, DeleteClaim, WriteStatus
+from stokehold.planning.scheduling.plan import plan_scheduling
+from stokehold.planning.scheduling.settings import SchedulingSettings
 
 
 def test_idle_node_is_closed_looked_at_again_and_given_back():
@@ -105,6 +107,34 @@ def test_claim_whose_pool_is_gone_says_so_and_goes_on_when_it_is_back():
     world.settle()
     assert world.claims == []
     assert world.machines == {}
+
+
+def test_gang_whose_nodes_lost_their_pool_is_told_and_starts_when_it_is_back():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    pools = world.snapshot.node_pools
+    world.snapshot = replace(world.snapshot, node_pools={})
+    world.settle()
+
+    assert stranded(world) == "True"
+    (told,) = plan_scheduling(world.snapshot, SchedulingSettings())
+    assert isinstance(told, WriteStatus)
+    assert "GPUNodePool cloud, which does not exist any more" in told.status["queue"]["message"]
+
+    world.snapshot = replace(world.snapshot, node_pools=pools)
+    world.settle()
+    world.boot()
+    world.settle()
+
+    assert stranded(world) == "False"
+    assert [type(action) for action in plan_scheduling(world.snapshot, SchedulingSettings())] == [AdmitJob]
+
+
+def stranded(world: World) -> str:
+    """What the only claim's condition says."""
+    (claim,) = world.claims
+    found = find_condition(claim.status.conditions, "Stranded")
+    return found.status if found is not None else ""
 
 
 def test_claim_in_a_phase_of_another_version_can_still_be_given_back():

@@ -23,6 +23,7 @@ from stokehold.cluster.errors import (
     NotFoundError,
     UnavailableError,
 )
+from stokehold.cluster.leases import NotLeaderError
 from stokehold.cluster.snapshots import Cluster
 from stokehold.model.actions import (
     Action,
@@ -61,7 +62,7 @@ log = logs.get("apply")
 
 Observer = Callable[[Action, str], None]
 """Told of each action and its outcome, one of OUTCOMES."""
-OUTCOMES = ("done", "refused", "outdated", "unknown")
+OUTCOMES = ("done", "refused", "outdated", "unknown", "failed")
 
 Refused = Callable[[str, str], None]
 """Told of each refusal: the kind of object that the write was for, and the error's name (Invalid, Forbidden ...)."""
@@ -104,9 +105,14 @@ class Applier:
             outcome = "refused"
             log.warning("the API server refused a write", action=name, target=target, error=str(error))
             await self._tell_refusal(action, error)
-        # What creates has a memory of its own, which its owner can clear.
-        if not isinstance(action, AdmitJob | StartWorkspace | WriteDeployment):
-            self._patience.note(key, refused=outcome == "refused")
+        except NotLeaderError:
+            raise
+        except Exception:
+            outcome = "failed"  # a fault of ours in the work of one must not hold up that of all others
+            log.exception("an action failed", action=name, target=target)
+        # What creates has a memory of its own for refusals, which its owner can clear.
+        if outcome == "failed" or not isinstance(action, AdmitJob | StartWorkspace | WriteDeployment):
+            self._patience.note(key, refused=outcome in ("refused", "failed"))
         self._observe(action, outcome)
         return outcome
 

@@ -115,6 +115,6 @@ async def _prove(writes: Writes, action: FinishJob) -> dict[str, Any]:
     metadata = {
         "uid": job.uid,
         "resourceVersion": job.resource_version,
-        "annotations": {FINISHED_ANNOTATION: proof_text(action.proof), **writes.stamp()},
+        "annotations": {FINISHED_ANNOTATION: proof_text(action.proof, job.name), **writes.stamp()},
     }
     return await writes.patch(TRAINING_JOBS, job.name, {"metadata": metadata}, namespace=job.namespace)

@@ -20,6 +20,9 @@ from stokehold.planning.provisioning.world import World
 def follow(claim: Claim, world: World) -> Iterator[Action]:
     """The next step of a claim that is not being given back."""
     pool = world.pool_of(claim)
+    if news := reporting.stranded(claim, pool, world.now):
+        yield news
+        return
     match claim.status.phase:
         case "" | api.REQUESTED:
             yield from _ask(claim, pool, world)
@@ -47,8 +50,8 @@ def _ask(claim: Claim, pool: NodePool | None, world: World) -> Iterator[Action]:
             yield reporting.failed(claim, answer.reason, answer.message, now)
         case Terminated() | None:
             if pool is None:
-                yield from filter(None, (reporting.stranded(claim, now),))
-            elif why := _unwanted(claim, world):
+                return
+            if why := _unwanted(claim, world):
                 yield DeleteClaim(claim, why)
             elif _is_late(claim, world):
                 message = f"the provider has not answered within {claim.spec.ready_within}"

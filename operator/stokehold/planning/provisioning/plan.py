@@ -1,7 +1,7 @@
 """Which nodes to buy, and which to give back.
 
     follow       claims on their way: asked for, launched, joined, ready; and what goes wrong on the way
-    take back    purchases of which one node failed, nodes on which their gang does not fit
+    take back    purchases of which one node failed, or whose gang does not fit on them, or not any more
     buy          for gangs that are short of nodes: all that one needs beside what is free, in one zone, or nothing
     give back    nodes that nobody needs, that are idle for long enough, or too old; machines that nobody asked for
     report       pools: what they have, and what their providers failed at
@@ -21,7 +21,7 @@ from stokehold.planning.provisioning.pool_status import report_pools
 from stokehold.planning.provisioning.releasing import dismantle, give_back_unneeded, reap_orphans, roll_back
 from stokehold.planning.provisioning.settings import ProvisioningSettings
 from stokehold.planning.provisioning.shortage import buy
-from stokehold.planning.provisioning.unfit import take_back_unfit
+from stokehold.planning.provisioning.unfit import take_back_outdated, take_back_unfit
 from stokehold.planning.provisioning.world import World, look_at
 
 
@@ -43,6 +43,7 @@ def _look_after(world: World, pools: tuple[Pool, ...]) -> Iterator[Action]:
     """All that concerns nodes which were asked for already."""
     for _, claim in sorted(world.snapshot.claims.items()):
         yield from dismantle(claim, world) if claim.deleting else follow(claim, world)
+    yield from take_back_outdated(world, pools)
     yield from take_back_unfit(world, pools)
     yield from roll_back(world)
     yield from reap_orphans(world)

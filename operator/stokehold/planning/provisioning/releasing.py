@@ -81,7 +81,7 @@ def dismantle(claim: Claim, world: World) -> Iterator[Action]:
         if not node.unschedulable:
             yield CordonNode(node, True, "its claim was deleted")
     elif pool is None:
-        yield from filter(None, (reporting.stranded(claim, world.now),))
+        yield from filter(None, (reporting.stranded(claim, None, world.now),))
     else:
         yield TerminateNode(claim, pool)
 

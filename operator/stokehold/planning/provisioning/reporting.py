@@ -10,9 +10,9 @@ from stokehold.api.v1alpha1 import gpu_node_claim as api
 from stokehold.model.actions import Note, WriteStatus
 from stokehold.model.capacity import Instance
 from stokehold.model.reasons import Burst, ClaimFailure
-from stokehold.model.snapshot import Claim, Job, Node
+from stokehold.model.snapshot import Claim, Job, Node, NodePool
 
-LAUNCHED, REGISTERED = "Launched", "Registered"
+LAUNCHED, REGISTERED, STRANDED = "Launched", "Registered", "Stranded"
 CENT = Decimal("0.0001")
 
 
@@ -23,7 +23,8 @@ def requested(claim: Claim, now: datetime) -> WriteStatus:
 
 
 def launched(claim: Claim, instance: Instance, now: datetime) -> WriteStatus:
-    """The provider has a machine for it, and charges."""
+    """The provider has a machine for it, and charges: since it was asked, whatever its clock says."""
+    since = min(now, max(claim.created_at, instance.launched_at or now))
     update = {
         "phase": api.LAUNCHED,
         "request_id": claim.uid,
@@ -31,7 +32,7 @@ def launched(claim: Claim, instance: Instance, now: datetime) -> WriteStatus:
         "provider_id": instance.provider_id,
         "instance_type": instance.instance_type,
         "zone": instance.zone,
-        "launched_at": _whole(instance.launched_at or now),
+        "launched_at": _whole(since),
         "conditions": _told(claim, now, (LAUNCHED, True, LAUNCHED, f"machine {instance.provider_id}")),
     }
     return WriteStatus(claim, render(claim, update, now))
@@ -126,13 +127,16 @@ def released(claim: Claim, at: datetime, now: datetime) -> WriteStatus:
     return WriteStatus(claim, render(claim, ended, now, until=_whole(at)))
 
 
-def stranded(claim: Claim, now: datetime) -> WriteStatus | None:
-    """Its pool is gone, so nobody knows whom to give the machine back to."""
-    message = f"GPUNodePool {claim.spec.pool_name} does not exist any more: make it again to give the machine back"
-    told = find_condition(claim.status.conditions, "Stranded")
-    if told is not None and told.status == conditions.TRUE:
+def stranded(claim: Claim, pool: NodePool | None, now: datetime) -> WriteStatus | None:
+    """That its pool is gone, so nobody knows whom to give the machine back to, or is back; None if that is told."""
+    told = find_condition(claim.status.conditions, STRANDED)
+    if (told is not None and told.status == conditions.TRUE) == (pool is None):
         return None
-    news = _told(claim, now, ("Stranded", True, "PoolMissing", message))
+    if pool is not None:
+        news = _told(claim, now, (STRANDED, False, "PoolFound", f"GPUNodePool {pool.name} is there again"))
+        return WriteStatus(claim, render(claim, {"conditions": news}, now))
+    message = f"GPUNodePool {claim.spec.pool_name} does not exist any more: make it again to give the machine back"
+    news = _told(claim, now, (STRANDED, True, "PoolMissing", message))
     note = Note("PoolMissing", message, "stranded", warning=True)
     return WriteStatus(claim, render(claim, {"conditions": news}, now), (note,))
 

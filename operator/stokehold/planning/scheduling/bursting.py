@@ -17,6 +17,14 @@ def with_burst(
 ) -> Explanation:
     """The reason with what is known of bought nodes: how many are coming and until when, or why none are."""
     purchase = purchases.get(job.uid)
+    if purchase is not None and purchase.pool not in snapshot.node_pools:
+        return replace(
+            why,
+            message=f"{why.message}; the nodes that are bought for it are those of GPUNodePool {purchase.pool}, "
+            "which does not exist any more",
+            next_step="Ask the platform team to make that GPUNodePool again, or to delete its GPUNodeClaims.",
+            urgent=purchase.pool,
+        )
     if purchase is not None and not purchase.is_failing and not purchase.is_ready:
         return _provisioning(purchase, _passed_over(purchase, pools, snapshot))
     told = find_condition(job.status.conditions, conditions.CAPACITY_PROVISIONED)

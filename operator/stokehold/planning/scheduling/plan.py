@@ -217,7 +217,7 @@ def _report_running(going: list[Standing], snapshot: Snapshot, settings: Schedul
             yield WriteStatus(job, reporting.started(job, attempt, now), _admitted_note(job, attempt))
     slow = settings.start_interval(len(starting))
     for job, attempt in starting:
-        if _starts_slowly(attempt, snapshot, slow) and job.status.phase != api.STARTING:
+        if _starts_slowly(attempt, snapshot, slow) and reporting.is_news_of_start(job, attempt):
             yield WriteStatus(job, reporting.starting(job, attempt, now))
 
 

@@ -48,7 +48,6 @@ def started(job: Job, attempt: Attempt, now: datetime) -> Status:
 
 def starting(job: Job, attempt: Attempt, now: datetime) -> Status:
     """Admitted, but some workers do not run yet: images are pulled, volumes attached."""
-    ready = sum(pod.phase == "Running" for pod in attempt.pods)
     update = {
         "phase": api.STARTING,
         "queue": None,
@@ -61,10 +60,28 @@ def starting(job: Job, attempt: Attempt, now: datetime) -> Status:
             now,
             (conditions.QUOTA_RESERVED, True, Progress.ADMITTED, "GPUs are reserved"),
             (conditions.ADMITTED, True, Progress.ADMITTED, "the gang was placed"),
-            (conditions.PODS_READY, False, "Starting", f"{ready} of {attempt.size} workers run"),
+            (conditions.PODS_READY, False, "Starting", _how_far(attempt)),
         ),
     }
     return render(job, update)
+
+
+def is_news_of_start(job: Job, attempt: Attempt) -> bool:
+    """Whether a gang that starts is not told to, or keeps from starting what is not told."""
+    told, trouble = find_condition(job.status.conditions, conditions.PODS_READY), _trouble(attempt)
+    gist = ": ".join(trouble.split(": ")[:2])  # the worker and the reason: the rest may change with each try
+    return job.status.phase != api.STARTING or told is None or gist not in told.message
+
+
+def _how_far(attempt: Attempt) -> str:
+    ready = sum(pod.phase == "Running" for pod in attempt.pods)
+    trouble = _trouble(attempt)
+    return f"{ready} of {attempt.size} workers run" + (f"; {trouble}" if trouble else "")
+
+
+def _trouble(attempt: Attempt) -> str:
+    """What the first worker that cannot start lacks."""
+    return next((f"{pod.name}: {pod.trouble[:512]}" for pod in attempt.pods if pod.trouble), "")
 
 
 def waiting(job: Job, attempt: Attempt, why: Explanation, position: int | None, now: datetime) -> Status:
