@@ -189,7 +189,7 @@ def test_without_the_kubelets_word_nothing_is_quiet_and_nobody_is_the_owner(worl
     world.kubelet.give(notebook)
     world.start_agent(*WRITES_ALL)
 
-    for trouble in ("did not return", "RESOURCE_EXHAUSTED", "named no pod", "No such file"):
+    for trouble in ("did not return", "RESOURCE_EXHAUSTED", "Error parsing", "named no pod", "No such file"):
         eventually(lambda: world.api.activity(0) == "Quiet")
         assert world.api.owners(0) == ["notebook"]
         match trouble:
@@ -197,6 +197,8 @@ def test_without_the_kubelets_word_nothing_is_quiet_and_nobody_is_the_owner(worl
                 world.kubelet.hangs = True
             case "RESOURCE_EXHAUSTED":
                 world.kubelet.error = Status.RESOURCE_EXHAUSTED
+            case "Error parsing":
+                world.kubelet.garbage = b"\x0a\x04\x0a\x02\xff\xfe"
             case "named no pod":
                 world.kubelet.containers = ()
             case _:
@@ -204,7 +206,7 @@ def test_without_the_kubelets_word_nothing_is_quiet_and_nobody_is_the_owner(worl
         eventually(lambda: world.api.activity(0) == "Unknown")
         assert world.api.owners(0) == []
         assert trouble in world.api.evidence(0)
-        world.kubelet.hangs, world.kubelet.error = False, None
+        world.kubelet.hangs, world.kubelet.error, world.kubelet.garbage = False, None, None
         world.kubelet.give(notebook)
     world.kubelet.start()
     eventually(lambda: world.api.activity(0) == "Quiet")

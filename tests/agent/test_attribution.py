@@ -105,6 +105,17 @@ def test_the_pod_of_a_process_is_read_from_any_cgroup_path(tmp_path: Path, path:
     assert table.owners_of([17, 18]) == {17: ProcessOwner("py (thon) x", UID, "team-a", "x-0")}
 
 
+def test_a_process_whose_name_is_no_text_is_attributed_all_the_same(tmp_path: Path):
+    table = a_table(tmp_path, {17: f"0::/kubepods/pod{UID}/x"})
+    cut = "训练进程名".encode()[:14]  # the kernel keeps 15 bytes of a name, whatever they are
+    (tmp_path / "proc" / "17" / "stat").write_bytes(b"17 (" + cut + b") S " + b"0 " * 18 + b"1 0\n")
+
+    (owner,) = table.owners_of([17]).values()
+
+    assert owner.pod_uid == UID
+    assert owner.command.startswith("训练进程")
+
+
 def test_a_pid_that_another_process_got_is_looked_up_anew(tmp_path: Path):
     table = a_table(tmp_path, {17: f"0::/kubepods/pod{UID}/x"})
     table.owners_of([17])

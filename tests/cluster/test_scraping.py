@@ -52,7 +52,7 @@ nv_inference_request_duration_us{model="m"} 2500000
     assert read_metrics(text, "triton") == {Raw.WAITING: 4, Raw.RUNNING: 6, Raw.LATENCY_SUM: 2.5}
 
 
-@pytest.mark.parametrize("value", ["NaN", "+Inf", "-1"])
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-1", "1e300"])
 def test_number_that_cannot_be_is_missing_and_not_zero(value: str):
     assert read_metrics(f"vllm:num_requests_running {value}\n", "vllm") == {}
 
@@ -60,6 +60,35 @@ def test_number_that_cannot_be_is_missing_and_not_zero(value: str):
 def test_text_that_is_not_metrics_is_refused():
     with pytest.raises(UnreadableError):
         read_metrics("vllm:num_requests_running{ 3\n", "vllm")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("vllm:num_requests_running{" + "".join(f'a{i}="",' for i in range(10**5)) + "} 1\n", "a line"),
+        ("vllm:num_requests_running 1\n" * 10**5, "its lines"),
+    ],
+    ids=["labels", "samples"],
+)
+def test_metrics_that_would_take_the_parser_long_are_refused(text: str, complaint: str):
+    with pytest.raises(UnreadableError, match=complaint):
+        read_metrics(text, "vllm")
+
+
+def test_what_nobody_can_read_is_told_in_the_same_words_whatever_it_says():
+    told = set()
+    for value in ("abc", "xyz"):
+        with pytest.raises(UnreadableError) as raised:
+            read_metrics(f"vllm:num_requests_running {value}\n", "vllm")
+        told.add(str(raised.value))
+
+    assert len(told) == 1
+
+
+def test_line_ends_of_other_systems_and_in_labels_do_not_matter():
+    text = 'vllm:num_requests_running{model="a\u2028b"} 1\r\nvllm:num_requests_waiting 2\r\n'
+
+    assert read_metrics(text, "vllm") == {Raw.RUNNING: 1, Raw.WAITING: 2}
 
 
 def test_every_engine_but_custom_tells_its_queue():
@@ -124,6 +153,8 @@ def test_answer_of_prometheus_is_one_number(answer: str, expected: float):
         ('{"status": "success", "data": {"resultType": "matrix", "result": []}}', "not one number"),
         ('{"status": "success", "data": {"resultType": "scalar", "result": [1, "NaN"]}}', "NaN"),
         ('{"status": "error", "error": "parse error at char 3"}', "parse error at char 3"),
+        ('{"status": "success", "data": {"resultType": "scalar", "result": [1, 1' + "0" * 400 + "]}}", "not that of"),
+        ("[" * 10**5, "not that of Prometheus"),
         ("<html>", "not that of Prometheus"),
     ],
 )

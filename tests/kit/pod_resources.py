@@ -38,13 +38,14 @@ def with_gpus(namespace: str, pod: str, *ids: str, resource: str = "nvidia.com/g
 
 
 class FakeKubelet:
-    """Steer it by `containers`, `error` and `hangs`; `restart` makes the socket anew."""
+    """Steer it by `containers`, `error`, `hangs` and `garbage`; `restart` makes the socket anew."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.containers: tuple[Container, ...] = (AGENT,)
         self.error: Status | None = None
         self.hangs = False
+        self.garbage: bytes | None = None
         self.calls = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -110,7 +111,7 @@ class FakeKubelet:
             await asyncio.sleep(3600)
         if self.error is not None:
             raise GRPCError(self.error, "as told")
-        await stream.send_message(encode(self.containers))
+        await stream.send_message(encode(self.containers) if self.garbage is None else self.garbage)
 
 
 class _Service:

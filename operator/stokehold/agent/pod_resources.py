@@ -13,7 +13,6 @@ from typing import Any
 import grpclib
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpclib.client import Channel, UnaryUnaryMethod
-from h2.exceptions import ProtocolError
 
 from stokehold.agent.readings import Cause, Missing
 
@@ -77,8 +76,8 @@ class PodResources:
             return self._lost(f"List did not return in {self._timeout:g} s")
         except grpclib.GRPCError as error:
             return self._lost(f"List: {error.status.name} {error.message or ''}".strip())
-        except (OSError, grpclib.exceptions.StreamTerminatedError, ProtocolError) as error:
-            return self._lost(f"List: {error or type(error).__name__}")
+        except Exception as error:  # noqa: BLE001 - transport and codec each have errors of their own; none ends the agent
+            return self._lost(f"List: {str(error) or type(error).__name__}")
         if not answer.pod_resources:
             # The agent is a pod itself, so an empty list cannot be the truth.
             return self._lost("List named no pod at all")

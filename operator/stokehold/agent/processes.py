@@ -67,12 +67,12 @@ class ProcessTable:
         directory = self._proc / str(pid)
         try:
             # The command stands in brackets and may itself hold blanks and brackets.
-            head, _, tail = (directory / "stat").read_text().rpartition(")")
+            head, _, tail = _read(directory / "stat").rpartition(")")
             command, started = head.partition("(")[2], tail.split()[19]
             known = self._known.get(pid)
             if known is not None and known.started == started:
                 return known
-            match = _POD_UID.search((directory / "cgroup").read_text())
+            match = _POD_UID.search(_read(directory / "cgroup"))
         except (OSError, IndexError):
             return None
         return _Process(started, command, match[1].replace("_", "-") if match else "")
@@ -84,3 +84,8 @@ class ProcessTable:
         except OSError:
             return {}
         return {parts[2]: (parts[0], parts[1]) for parts in entries if len(parts) == 3}
+
+
+def _read(file: Path) -> str:
+    """Its text; a process names itself as it likes, and a long name is cut in the middle of a character."""
+    return file.read_text(encoding="utf-8", errors="replace")

@@ -12,6 +12,7 @@ from stokehold.api.names import (
     KEY_PREFIX,
     STOPPED_ANNOTATION,
 )
+from stokehold.api.times import plausible_time
 from stokehold.api.v1alpha1.dev_workspace import DevWorkspace
 from stokehold.api.v1alpha1.gpu_node import GPUNode
 from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaim
@@ -194,6 +195,9 @@ def _proof(meta: wire.Metadata, status: TrainingJobStatus) -> Proof | None:
     try:
         read = msgspec.json.decode(text, type=ProofText)
     except msgspec.MsgspecError:
+        read = None
+    at = plausible_time(read.completion_time) if read is not None else None
+    if read is None or at is None:
         # An annotation that nobody can read still says that the job has ended: never run it again.
         outcome = status.phase if status.phase in (SUCCEEDED, FAILED) else FAILED
         told = "the annotation that proves the end cannot be read"
@@ -201,7 +205,7 @@ def _proof(meta: wire.Metadata, status: TrainingJobStatus) -> Proof | None:
         return Proof(outcome, status.attempt or 1, status.restarts or 0, at, "Unreadable", told)
     if read.job not in ("", meta.name):
         return None
-    return Proof(read.outcome, read.attempt, read.restarts, read.completion_time, read.reason, read.message)
+    return Proof(read.outcome, read.attempt, read.restarts, at, read.reason, read.message)
 
 
 def proof_text(proof: Proof, job: str) -> str:
@@ -215,7 +219,8 @@ def _stop_record(annotations: Mapping[str, str]) -> StopRecord | None:
         read = msgspec.json.decode(annotations[STOPPED_ANNOTATION], type=StopText)
     except (KeyError, msgspec.MsgspecError):
         return None
-    return StopRecord(read.reason, read.message, read.time) if read.time.tzinfo else None
+    at = plausible_time(read.time)
+    return StopRecord(read.reason, read.message, at) if at is not None else None
 
 
 def stop_text(record: StopRecord) -> str:

@@ -16,6 +16,7 @@ from stokehold.api.names import (
     TRACKING_FINALIZER,
     WORKSPACE_LABEL,
 )
+from stokehold.api.times import parse_time
 from stokehold.cluster import wire
 from stokehold.cluster.annotations import (
     CLOSED,
@@ -324,11 +325,7 @@ def _count(text: str | None) -> int | None:
 
 def _time(text: str | None) -> datetime | None:
     """An instant in an annotation; None when nobody can read it."""
-    try:
-        parsed = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return parsed if parsed is not None and parsed.tzinfo is not None else None
+    return parse_time(text) if text else None
 
 
 def _devices(allocatable: Resources) -> dict[str, int]:

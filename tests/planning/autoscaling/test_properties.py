@@ -27,7 +27,7 @@ from stokehold.model.load import Source
 from stokehold.model.snapshot import Snapshot
 from stokehold.planning.autoscaling.measuring import concurrency
 
-amounts = st.floats(0, 1e6, allow_nan=False)
+amounts = st.one_of(st.floats(0, 1e6, allow_nan=False), st.sampled_from([1e15, 1e308]))
 sources = st.one_of(
     st.builds(lambda r, w: a_source(running=r, waiting=w), amounts, amounts),
     st.builds(lambda r, w, a, s: a_source(running=r, waiting=w, arrivals=a, service_seconds=s), *[amounts] * 4),

@@ -37,6 +37,8 @@ def used_up(seconds: int, when: datetime = NOW) -> dict[str, Any]:
         ("2026-01-01T13:00:00Z", used_up(28800, NOW - timedelta(days=1)), "2026-01-01T13:00:00Z", 3600),
         ("2026-01-01T11:00:00Z", {}, None, None),
         ("tomorrow", {}, None, None),
+        ("0001-01-01T00:00:00+14:00", {}, None, None),
+        ("9999-12-31T23:59:59-14:00", {}, None, None),
         ("2026-01-01T13:00:00", {}, None, None),
     ],
 )

@@ -46,7 +46,8 @@ def _rates(first: dict[Raw, float], last: dict[Raw, float], seconds: float) -> d
     count = _growth(Raw.LATENCY_COUNT, first, last)
     latency = _growth(Raw.LATENCY_SUM, first, last)
     queued = _growth(Raw.QUEUED_SUM, first, last)
-    if count and latency is not None and queued is not None:
+    # Requests are whole: less than one is a number that somebody made up, and would make of a second for ever.
+    if count is not None and count >= 1 and latency is not None and queued is not None:
         rates[Signal.SERVICE_SECONDS] = max(0.0, (latency - queued) / count)
     return rates
 

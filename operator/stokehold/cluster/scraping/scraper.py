@@ -29,6 +29,7 @@ log = logs.get("scraper")
 CHUNK_BYTES = 64 * 1024
 # Plain text keeps the colons in the engines' names; as OpenMetrics they become underscores.
 ACCEPT = "text/plain;version=0.0.4"
+LONGEST_COMPLAINT = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ def read_answer(text: str) -> float:
     try:
         answer = json.loads(text)
         if answer["status"] != "success":
-            raise AnswerError(str(answer.get("error", "the query failed")))
+            raise AnswerError(str(answer.get("error", "the query failed"))[:LONGEST_COMPLAINT])
         kind, result = answer["data"]["resultType"], answer["data"]["result"]
         if kind == "scalar":
             return _number(result[1])
@@ -205,14 +206,14 @@ def read_answer(text: str) -> float:
             told = "is empty" if not result else f"has {len(result)} series: wrap the query in sum()"
             raise AnswerError(f"the result {told}")
         return _number(result[0]["value"][1])
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise AnswerError("the answer is not that of Prometheus") from error
 
 
 def _number(text: str) -> float:
     value = float(text)
     if not 0 <= value < float("inf"):
-        raise AnswerError(f"the result is {text}")
+        raise AnswerError(f"the result is {str(text)[:40]}")
     return value
 
 

@@ -180,7 +180,7 @@ def _by_query(query: str, target: float, view: _View) -> Need | Unread:
 
 
 def _ceil(amount: float) -> int:
-    return min(MOST_REPLICAS, math.ceil(amount - 1e-9))
+    return MOST_REPLICAS if amount >= MOST_REPLICAS else math.ceil(amount - 1e-9)  # infinity has no ceiling
 
 
 _RAW: Mapping[str, tuple[Raw, ...]] = {

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from stokehold.api.names import SNOOZE_ANNOTATION
+from stokehold.api.times import parse_time
 from stokehold.api.v1alpha1.dev_workspace import Snooze
 from stokehold.model.actions import Note
 from stokehold.model.snapshot import Workspace
@@ -30,7 +31,7 @@ def answer(workspace: Workspace, now: datetime, zone: tzinfo) -> Snoozed:
         return told
     if not request:
         return Snoozed(None, told.granted_at, told.seconds_today, "")
-    wanted = _instant(request)
+    wanted = parse_time(request)
     if wanted is None:
         return _refused(told, request, f"{request!r} is no time such as 2026-11-25T18:00:00Z")
     return _grant(workspace, told, request, wanted, now, zone)
@@ -59,11 +60,3 @@ def _grant(workspace: Workspace, told: Snoozed, request: str, wanted: datetime, 
 def _refused(told: Snoozed, request: str, why: str) -> Snoozed:
     note = Note("SnoozeRefused", f"not snoozed: {why}", f"refused {request}", warning=True)
     return Snoozed(None, told.granted_at, told.seconds_today, request, (note,))
-
-
-def _instant(text: str) -> datetime | None:
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return instant.astimezone(UTC) if instant.tzinfo is not None else None
