@@ -34,7 +34,7 @@ from stokehold.cluster.annotations import (
 from stokehold.cluster.ownership import REPLICAS, other_writer
 from stokehold.cluster.ownership import TEMPLATE as TEMPLATE_SPEC
 from stokehold.cluster.resources import DEV_WORKSPACES, FIELD_MANAGER, INFERENCE_POOLS, TRAINING_JOBS
-from stokehold.model import accounting
+from stokehold.model import accounting, names
 from stokehold.model.demand import Terms, terms_of
 from stokehold.model.snapshot import (
     Autoscaler,
@@ -63,6 +63,9 @@ MEMBERSHIP = (
     (INFERENCE_POOLS.kind, SERVING_LABEL),
     (TRAINING_JOBS.kind, JOB_LABEL),
 )
+
+CHILD_NAMES = {INFERENCE_POOLS.kind: names.serving_name, DEV_WORKSPACES.kind: names.workspace_name}
+"""How the one StatefulSet, Deployment, Service and budget of an owner is called."""
 
 LARGEST_GANG = 4096
 """What the API allows in spec.numNodes."""
@@ -159,10 +162,12 @@ def read_priority_class(raw: wire.PriorityClass) -> PriorityClass:
     return PriorityClass(raw.metadata.name, raw.value, raw.global_default, raw.preemption_policy != "Never")
 
 
-def read_pod_set(raw: wire.PodSet) -> PodSet:
-    """A StatefulSet or Deployment of ours."""
+def read_pod_set(raw: wire.PodSet) -> PodSet | None:
+    """A StatefulSet or Deployment of ours; None for a copy under another name, which takes labels and owner along."""
     meta = raw.metadata
-    owner = next((ref.uid for ref in meta.owner_references if ref.controller), "")
+    owner = _owner_of_child(meta)
+    if owner is None:
+        return None
     return PodSet(
         namespace=meta.namespace,
         name=meta.name,
@@ -219,7 +224,7 @@ def read_serving_owner(raw: wire.Child) -> str | None:
     meta = raw.metadata
     if meta.deletion_timestamp is not None or SERVING_LABEL not in meta.labels:
         return None
-    return next((ref.uid for ref in meta.owner_references if ref.controller), None)
+    return _owner_of_child(meta)
 
 
 def read_autoscaler(raw: wire.Autoscaler) -> Autoscaler | None:
@@ -235,6 +240,15 @@ def read_autoscaler(raw: wire.Autoscaler) -> Autoscaler | None:
 def _is_job(owner: wire.OwnerReference) -> bool:
     """Whoever copies a worker's labels into a Deployment has pods that look like ours and are not."""
     return owner.kind == TRAINING_JOBS.kind and owner.api_version.partition("/")[0] == GROUP
+
+
+def _owner_of_child(meta: wire.Metadata) -> str | None:
+    """The uid of the workspace or serving pool whose child has this very name."""
+    ref = next((ref for ref in meta.owner_references if ref.controller), None)
+    ours = ref is not None and ref.api_version.partition("/")[0] == GROUP
+    if ref is None or not ours or ref.kind not in CHILD_NAMES or CHILD_NAMES[ref.kind](ref.name) != meta.name:
+        return None
+    return ref.uid
 
 
 def _worker(meta: wire.Metadata) -> Worker | None:

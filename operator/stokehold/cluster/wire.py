@@ -17,6 +17,7 @@ class OwnerReference(msgspec.Struct, rename="camel"):
     kind: str
     uid: str
     api_version: str = ""
+    name: str = ""
     controller: bool = False
 
 

@@ -1,0 +1,66 @@
+"""Odd objects of the API server: what is read of them, and what is not."""
+
+import json
+
+import msgspec
+import pytest
+
+from stokehold.cluster import wire
+from stokehold.cluster.own_kinds import read_job, read_workspace
+from stokehold.cluster.reading import read_pod_set, read_serving_owner
+from stokehold.model import names
+from stokehold.model.snapshot import Job
+
+NOT_TIMES = ("2026-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z")
+"""One without a zone, and two at the ends of the calendar, where nothing can be added or taken away."""
+
+
+def a_child(name: str, kind: str, owner: str, **annotations: str) -> dict[str, object]:
+    return {
+        "name": name,
+        "uid": "u1",
+        "labels": {"stokehold.dev/inference-pool": owner},
+        "annotations": {f"stokehold.dev/{key.replace('_', '-')}": value for key, value in annotations.items()},
+        "ownerReferences": [{"apiVersion": "stokehold.dev/v1alpha1", "kind": kind, "name": owner, "uid": "owner", "controller": True}],
+    }
+
+
+def a_pod_set(metadata: dict[str, object]) -> wire.PodSet:
+    template = {"spec": {"containers": []}}
+    return msgspec.convert({"metadata": metadata, "spec": {"replicas": 1, "template": template}}, wire.PodSet)
+
+
+def an_own(annotations: dict[str, str], **spec: object) -> wire.OwnKind:
+    metadata = {"name": "x", "namespace": "team-a", "uid": "u1", "annotations": annotations}
+    return msgspec.convert({"metadata": metadata, "spec": {"image": "i", **spec}}, wire.OwnKind)
+
+
+@pytest.mark.parametrize(("kind", "owner"), [("InferencePool", "chat.7b"), ("DevWorkspace", "ada")])
+def test_a_copy_of_a_child_under_another_name_is_nobodys(kind: str, owner: str):
+    own, copy = (a_child(names.stem(owner) + suffix, kind, owner) for suffix in ("", "-copy"))
+
+    found = read_pod_set(a_pod_set(own))
+
+    assert found is not None
+    assert found.owner_uid == "owner"
+    assert read_serving_owner(msgspec.convert({"metadata": own}, wire.Child)) == "owner"
+    assert read_pod_set(a_pod_set(copy)) is None
+    assert read_serving_owner(msgspec.convert({"metadata": copy}, wire.Child)) is None
+
+
+@pytest.mark.parametrize("time", NOT_TIMES)
+def test_a_time_that_cannot_be_is_none_whoever_wrote_it(time: str):
+    stop = json.dumps({"reason": "Idle", "message": "", "time": time})
+    end = json.dumps({"outcome": "Succeeded", "attempt": 1, "restarts": 0, "completionTime": time})
+
+    workspace = read_workspace(an_own({"stokehold.dev/stopped": stop}))
+    job = read_job(an_own({"stokehold.dev/finished": end}, numNodes=1, gpusPerNode=1))
+    pods = read_pod_set(a_pod_set(a_child("chat", "InferencePool", "chat", undone_at=time)))
+
+    assert workspace.stop_record is None
+    assert isinstance(job, Job)
+    assert job.proof is not None
+    assert job.proof.completed_at.tzinfo is not None
+    assert (job.proof.outcome, job.proof.reason) == ("Failed", "Unreadable")
+    assert pods is not None
+    assert pods.undone_at == ()
