@@ -127,6 +127,22 @@ def test_a_pool_tells_its_replicas_and_its_last_decision():
     assert (answer.reason, answer.message) == ("CappedByMax", "3 of 5 replicas are ready; 7 would be right")
 
 
+def test_trouble_comes_before_the_last_decision():
+    ready = {"type": "Ready", "status": "False", "reason": "NotEnoughReplicasReady", "message": "1 of 5; exceeded quota"}
+    fresh = {"type": "MetricsFresh", "status": "False", "reason": "Missing", "message": "no answer"}
+    decisions = [{"replicas": 5, "reason": "LoadRose", "message": "40 in all"}]
+
+    short = why(a_pool(phase="Degraded", decisions=decisions, conditions=[fresh, ready]))
+    blind = why(a_pool(phase="Ready", decisions=decisions, conditions=[fresh, {**ready, "status": "True"}]))
+    well = why(a_pool(phase="RollingOut", decisions=decisions, conditions=[{**ready, "status": "True"}]))
+    starting = why(a_workspace(phase="Starting", conditions=[{**ready, "reason": "Starting", "message": "not ready"}]))
+
+    assert (short.reason, short.message) == ("NotEnoughReplicasReady", "1 of 5; exceeded quota")
+    assert blind.reason == "Missing"
+    assert (well.reason, well.message) == ("LoadRose", "1 of 5; exceeded quota; 40 in all")
+    assert (starting.reason, starting.message) == ("Starting", "not ready")
+
+
 def test_each_kind_that_waits_gives_reason_place_and_next_step():
     told = {"queue": {**queued(position=3), "details": {"requested": 32, "available": 8, "unit": "GPUs"}}}
 

@@ -6,7 +6,16 @@ from datetime import datetime
 
 import click
 
-from stokehold.api.conditions import FINISHED, PODS_READY, find_condition
+from stokehold.api.conditions import (
+    CAPACITY_AVAILABLE,
+    FINISHED,
+    METRICS_FRESH,
+    PODS_READY,
+    READY,
+    SCALING_ACTIVE,
+    VALID,
+    find_condition,
+)
 from stokehold.api.v1alpha1 import training_job as api
 from stokehold.api.v1alpha1.dev_workspace import DevWorkspace
 from stokehold.api.v1alpha1.inference_pool import InferencePool
@@ -17,6 +26,9 @@ from stokehold.cli.objects import Work
 from stokehold.cli.tables import plain, print_json, to_json
 
 NOT_LOOKED_AT = "PendingEvaluation"
+STOPS_SOON = "StopsSoon"
+TROUBLE_OF_POOLS = (CAPACITY_AVAILABLE, READY, SCALING_ACTIVE, METRICS_FRESH, VALID)
+"""The conditions of a pool, that which users feel most first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,9 @@ def _why_workspace(workspace: DevWorkspace) -> Answer:
             f"it is idle and will be stopped at {status.stop_at:%Y-%m-%d %H:%M} UTC",
             f"Use it, or stokehold snooze {name} 2h.",
         )
+    ready = find_condition(status.conditions, READY)
+    if ready is not None and (ready.status == "False" or ready.reason == STOPS_SOON):
+        return Answer(status.phase, ready.reason, ready.message)
     if status.phase:
         where = f" on {status.placement.node}" if status.placement and status.placement.node else ""
         activity = status.activity
@@ -119,8 +134,12 @@ def _why_pool(pool: InferencePool) -> Answer:
         return waits
     if not status.phase:
         return _not_looked_at(status.phase)
+    trouble = (find_condition(status.conditions, kind) for kind in TROUBLE_OF_POOLS)
+    if (worst := next((told for told in trouble if told is not None and told.status == "False"), None)) is not None:
+        return Answer(status.phase, worst.reason, worst.message)
     latest = status.decisions[-1] if status.decisions else None
-    ready = f"{status.ready_replicas or 0} of {status.desired_replicas or 0} replicas are ready"
+    told = find_condition(status.conditions, READY)
+    ready = told.message if told else f"{status.ready_replicas or 0} of {status.desired_replicas or 0} replicas are ready"
     return Answer(
         status.phase, latest.reason if latest else status.phase, f"{ready}; {latest.message}" if latest else ready
     )

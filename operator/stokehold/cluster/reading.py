@@ -178,7 +178,7 @@ def read_pod_set(raw: wire.PodSet) -> PodSet | None:
         ready_replicas=raw.status.ready_replicas,
         current_replicas=raw.status.replicas,
         updated_replicas=raw.status.updated_replicas,
-        problem=next((c.message for c in raw.status.conditions if c.type == "ReplicaFailure" and _holds(c)), ""),
+        problem=_problem(raw),
         node=_pinned_node(raw.spec.template.spec),
         template=meta.annotations.get(TEMPLATE, ""),
         gpu_resource=meta.annotations.get(GPU_RESOURCE, ""),
@@ -249,6 +249,13 @@ def _owner_of_child(meta: wire.Metadata) -> str | None:
     if ref is None or not ours or ref.kind not in CHILD_NAMES or CHILD_NAMES[ref.kind](ref.name) != meta.name:
         return None
     return ref.uid
+
+
+def _problem(raw: wire.PodSet) -> str:
+    """Why its pods are not as its template says, as far as that stands in it."""
+    failure = next((c.message for c in raw.status.conditions if c.type == "ReplicaFailure" and _holds(c)), "")
+    name = raw.metadata.name
+    return failure or (f"the Deployment is paused: kubectl rollout resume deployment {name}" if raw.spec.paused else "")
 
 
 def _worker(meta: wire.Metadata) -> Worker | None:

@@ -327,6 +327,7 @@ class PodSetSpec(msgspec.Struct):
     """How many pods of which kind."""
 
     replicas: int = 1
+    paused: bool = False
     template: PodTemplate = msgspec.field(default_factory=PodTemplate)
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from stokehold.api.names import GROUP, HOLIDAYS_LABEL, MANAGED_BY, SERVING_LABEL
+from stokehold.api.names import GROUP, HOLIDAYS_LABEL, SERVING_LABEL, WORKSPACE_LABEL
 from stokehold.cluster import resources, wire
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.informers import Informer
@@ -65,7 +65,6 @@ class Watches:
             )
 
         own = wire.OwnKind
-        managed = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
         self.pods = watch(resources.PODS, wire.Pod, read_pod, cluster.pods)
         cluster.outside.steady_seconds = self.pods.steady_seconds
         self.jobs = watch(resources.TRAINING_JOBS, own, convert_job, jobs)
@@ -73,10 +72,13 @@ class Watches:
         cluster.orphans.unread_jobs = lambda: (broken.uid for broken in self.jobs.broken.values())
         self.workspaces = watch(resources.DEV_WORKSPACES, own, read_workspace, cluster.workspaces)
         self.stateful_sets = watch(
-            resources.STATEFUL_SETS, wire.PodSet, read_pod_set, cluster.stateful_sets, labels=managed
+            resources.STATEFUL_SETS, wire.PodSet, read_pod_set, cluster.stateful_sets, labels=WORKSPACE_LABEL
         )
         self.serving_pools = watch(resources.INFERENCE_POOLS, own, read_serving_pool, cluster.serving_pools)
-        self.deployments = watch(resources.DEPLOYMENTS, wire.PodSet, read_pod_set, cluster.deployments, labels=managed)
+        # By our own labels: Helm and others write app.kubernetes.io/managed-by over.
+        self.deployments = watch(
+            resources.DEPLOYMENTS, wire.PodSet, read_pod_set, cluster.deployments, labels=SERVING_LABEL
+        )
         self.serving_children = (
             watch(resources.SERVICES, wire.Child, read_serving_owner, cluster.serving_services, labels=SERVING_LABEL),
             watch(
