@@ -48,16 +48,6 @@ def test_a_copy_of_a_child_under_another_name_is_nobodys(kind: str, owner: str):
     assert read_serving_owner(msgspec.convert({"metadata": copy}, wire.Child)) is None
 
 
-def test_a_paused_deployment_says_so_and_how_it_goes_on():
-    raw = a_pod_set(a_child("chat", "InferencePool", "chat"))
-    raw.spec.paused = True
-
-    found = read_pod_set(raw)
-
-    assert found is not None
-    assert "kubectl rollout resume deployment chat" in found.problem
-
-
 @pytest.mark.parametrize("time", NOT_TIMES)
 def test_a_time_that_cannot_be_is_none_whoever_wrote_it(time: str):
     stop = json.dumps({"reason": "Idle", "message": "", "time": time})

@@ -124,7 +124,8 @@ def _why_workspace(workspace: DevWorkspace) -> Answer:
         where = f" on {status.placement.node}" if status.placement and status.placement.node else ""
         activity = status.activity
         signals = "; ".join(f"{s.name}: {s.state}, {s.evidence}" for s in (activity.signals if activity else ()))
-        return Answer(status.phase, status.phase, f"it runs{where}" + (f" ({signals})" if signals else ""))
+        changed = f"; {ready.message}" if ready is not None and ready.message else ""
+        return Answer(status.phase, status.phase, f"it runs{where}" + (f" ({signals})" if signals else "") + changed)
     return _not_looked_at(status.phase)
 
 

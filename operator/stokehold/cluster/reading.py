@@ -21,6 +21,7 @@ from stokehold.cluster import wire
 from stokehold.cluster.annotations import (
     CLOSED,
     GANG,
+    GPU_COUNT,
     GPU_RESOURCE,
     JOB_NAME,
     PLACED_AT,
@@ -178,12 +179,14 @@ def read_pod_set(raw: wire.PodSet) -> PodSet | None:
         ready_replicas=raw.status.ready_replicas,
         current_replicas=raw.status.replicas,
         updated_replicas=raw.status.updated_replicas,
-        problem=_problem(raw),
+        problem=next((c.message for c in raw.status.conditions if c.type == "ReplicaFailure" and _holds(c)), ""),
+        paused=raw.spec.paused,
         node=_pinned_node(raw.spec.template.spec),
         template=meta.annotations.get(TEMPLATE, ""),
         gpu_resource=meta.annotations.get(GPU_RESOURCE, ""),
         term=_count(meta.annotations.get(TERM)) or 0,
         wanted_by=_count(meta.annotations.get(WANTED_BY)) or 0,
+        gpus=_count(meta.annotations.get(GPU_COUNT)),
         written_replicas=_count(meta.annotations.get(WRITTEN_REPLICAS)),
         undone_at=_times(meta.annotations.get(UNDONE_AT, "")),
         replicas_writer=other_writer(meta.managed_fields, FIELD_MANAGER, REPLICAS),
@@ -249,13 +252,6 @@ def _owner_of_child(meta: wire.Metadata) -> str | None:
     if ref is None or not ours or ref.kind not in CHILD_NAMES or CHILD_NAMES[ref.kind](ref.name) != meta.name:
         return None
     return ref.uid
-
-
-def _problem(raw: wire.PodSet) -> str:
-    """Why its pods are not as its template says, as far as that stands in it."""
-    failure = next((c.message for c in raw.status.conditions if c.type == "ReplicaFailure" and _holds(c)), "")
-    name = raw.metadata.name
-    return failure or (f"the Deployment is paused: kubectl rollout resume deployment {name}" if raw.spec.paused else "")
 
 
 def _worker(meta: wire.Metadata) -> Worker | None:

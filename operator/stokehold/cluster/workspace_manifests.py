@@ -1,12 +1,9 @@
 """Pure builders of what a DevWorkspace owns: the volume with its files, its Service, its StatefulSet."""
 
-from hashlib import sha256
 from typing import Any
 
-import msgspec
-
 from stokehold.api.names import MANAGED_BY, WORKSPACE_LABEL
-from stokehold.cluster.annotations import TEMPLATE, WANTED_BY
+from stokehold.cluster.annotations import GPU_COUNT, TEMPLATE, WANTED_BY
 from stokehold.cluster.manifests import (
     Manifest,
     add_shared_memory,
@@ -19,6 +16,7 @@ from stokehold.model import names
 from stokehold.model.actions import Placement
 from stokehold.model.demand import shaped_pod
 from stokehold.model.merge import strategic_merge
+from stokehold.model.shapes import workspace_digest
 from stokehold.model.snapshot import Workspace
 
 HOME = "stokehold-home"
@@ -56,8 +54,11 @@ def stateful_set(workspace: Workspace, placement: Placement) -> Manifest:
     """One replica, on the node chosen for it. A stop sets the replicas to 0 and leaves all else."""
     template = _template(workspace, placement)
     metadata = _metadata(workspace, names.workspace_name(workspace.name))
-    digest = sha256(msgspec.json.encode(template)).hexdigest()[:16]
-    metadata["annotations"] = {TEMPLATE: digest, WANTED_BY: str(workspace.generation)}
+    metadata["annotations"] = {
+        TEMPLATE: workspace_digest(workspace.spec),
+        GPU_COUNT: str(workspace.spec.gpus),
+        WANTED_BY: str(workspace.generation),
+    }
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",

@@ -9,6 +9,7 @@ from stokehold.model.actions import Action, EndWorkspace, WriteStatus
 from stokehold.model.reasons import Idleness, Stop
 from stokehold.model.snapshot import Snapshot, Workspace
 from stokehold.observability import metrics
+from stokehold.planning.culling.standing import held_gpus
 
 REFUSALS = (
     Idleness.DRY_RUN,
@@ -78,4 +79,4 @@ def _reclaimed(workspace: Workspace, snapshot: Snapshot) -> int:
     stopped = status.phase == "Stopped" and status.stop_reason == Stop.IDLE
     if not stopped or status.stopped_at is None:
         return before
-    return before + workspace.spec.gpus * round((snapshot.taken_at - status.stopped_at).total_seconds())
+    return before + held_gpus(workspace) * round((snapshot.taken_at - status.stopped_at).total_seconds())

@@ -229,6 +229,8 @@ class PodSet:
     """How many of them have the newest template."""
     problem: str = ""
     """Why its controller cannot create pods, in its words."""
+    paused: bool = False
+    """Whether somebody has paused it: no new template reaches its pods."""
     node: str = ""
     template: str = ""
     """The digest of what we last wrote, from an annotation."""
@@ -238,6 +240,8 @@ class PodSet:
     """In which term of the leadership it was written last, from an annotation; 0 is unknown."""
     wanted_by: int = 0
     """The generation of the workspace that last wanted it to run, from an annotation; 0 is unknown."""
+    gpus: int | None = None
+    """How many each of its pods has, from an annotation."""
     written_replicas: int | None = None
     """The number of replicas that we wrote last, from an annotation."""
     undone_at: tuple[datetime, ...] = ()

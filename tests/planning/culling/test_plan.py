@@ -29,6 +29,7 @@ from stokehold.model.actions import (
     TellOfNode,
     WriteStatus,
 )
+from stokehold.model.shapes import workspace_digest
 from stokehold.model.snapshot import Notebook, StopRecord, VolumeClaim, Workspace
 from stokehold.planning.culling.plan import plan_culling
 from stokehold.planning.culling.settings import CullingSettings
@@ -194,6 +195,23 @@ def test_one_active_gpu_of_several_is_activity_and_a_missing_one_is_unknown():
 
     assert idle_condition(active)["reason"] == "InUse"
     assert idle_condition(partial)["reason"] == "SignalUnknown"
+
+
+def test_an_edit_while_it_runs_counts_from_the_next_start_and_says_so():
+    made = a_workspace(status=started(30), running=True)
+    pod_set = replace(made.pod_set, gpus=1, template=workspace_digest(made.spec))
+    same, edited, stopped = (
+        a_workspace(status=started(30), pod_set=pod_set, **spec)
+        for spec in ({"maxLifetime": "7d"}, {"gpus": 2}, {"gpus": 2, "running": False})
+    )
+
+    told = [judged(one, a_sighting(quiet_gpu(), heard=NOW)) for one in (same, edited)]
+    ended = [action.status for action in plan(workspaces_at(NOW, [stopped])) if isinstance(action, WriteStatus)]
+
+    ready = [next(c for c in status["conditions"] if c["type"] == "Ready") for status in told]
+    assert ["started again" in condition.get("message", "") for condition in ready] == [False, True]
+    assert [status["phase"] for status in told] == ["Quiet", "Quiet"]
+    assert ended[0]["usage"]["gpuSeconds"] == 30 * 60
 
 
 def test_gap_counts_as_unknown_time_and_the_clock_goes_on_from_where_it_stood():

@@ -26,6 +26,7 @@ from stokehold.planning.placement.pools import resolve_pools
 
 NOTEWORTHY = timedelta(seconds=60)
 """Activity is written at once if the clock that it turns back had come further than this."""
+OUTDATED = "its spec has been changed since it was started: what its pod is made of counts when it is started again"
 FIGURES = ("lastActiveTime", "quietSeconds", "coveragePercent", "unknownSeconds", "measuredSince", "observedTime")
 
 
@@ -33,7 +34,8 @@ def running(one: Watched, verdict: Verdict, stop: ClockStop | None, snapshot: Sn
     """Somebody could work in it: how it is used, and when and why it will be stopped."""
     workspace, now = one.workspace, snapshot.taken_at
     soon = stop is not None and stop.at - now <= one.lead
-    ready = ("StopsSoon", f"stops at {stop.at:%H:%M:%S} UTC: {stop.message}") if stop and soon else ("Running", "")
+    outdated = OUTDATED if standing.is_outdated(workspace) else ""
+    ready = ("StopsSoon", f"stops at {stop.at:%H:%M:%S} UTC: {stop.message}") if stop and soon else ("Running", outdated)
     ends = [end for end in (verdict.stop_at, stop.at if stop else None) if end is not None]
     update: dict[str, Any] = {
         "phase": _phase(one, verdict),
@@ -172,7 +174,7 @@ def _placement(workspace: Workspace, node: str, snapshot: Snapshot) -> Workspace
 
 
 def _usage_at_stop(workspace: Workspace, ending: Ending, started: datetime, stopped: datetime) -> WorkspaceUsage:
-    usage, gpus = workspace.status.usage or WorkspaceUsage(), workspace.spec.gpus
+    usage, gpus = workspace.status.usage or WorkspaceUsage(), standing.held_gpus(workspace)
     ran, idle = stopped - started, _idle_time(workspace.status.activity, ending, stopped)
     return usage.model_copy(
         update={

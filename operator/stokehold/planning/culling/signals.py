@@ -17,6 +17,7 @@ from stokehold.api.v1alpha1.gpu_node import Gpu, GPUNodeStatus, GpuProcessOwner,
 from stokehold.model.snapshot import Notebook, Pod, Snapshot, Workspace
 from stokehold.model.statuses import whole
 from stokehold.planning.culling.settings import CullingSettings
+from stokehold.planning.culling.standing import held_gpus
 
 NOT_MEASURED = ("cpu", "io", "terminal", "connections", "heartbeat")
 """Signals that may be asked for and that nobody measures yet."""
@@ -61,7 +62,7 @@ def signals_of(workspace: Workspace, pod: Pod, snapshot: Snapshot, settings: Cul
     """Every signal that the workspace has."""
     wanted = (workspace.spec.idle.signals if workspace.spec.idle else None) or Signals()
     found = []
-    if workspace.spec.gpus:
+    if held_gpus(workspace):
         found.append(_gpu_signal(workspace, pod, snapshot, settings))
     if wanted.jupyter is not None:
         found.append(_jupyter_signal(workspace, pod, snapshot, settings))
@@ -130,8 +131,9 @@ def _read_last_word(
             f"utilPercent is {wanted.util_percent}, the agents tell use from {settings.agent_util_percent} % on"
         )
     devices = tuple(_devices_of(pod, status))
-    if len(devices) != workspace.spec.gpus:
-        return _unknown(f"the agent names {len(devices)} GPUs as the pod's, it has {workspace.spec.gpus}")
+    held = held_gpus(workspace)
+    if len(devices) != held:
+        return _unknown(f"the agent names {len(devices)} GPUs as the pod's, it has {held}")
     heard = min(whole(status.heartbeat_time or now), whole(now))
     return together(_device_signal(gpu, device, heard, wanted) for gpu, device in devices)
 

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from stokehold.api import conditions
 from stokehold.api.conditions import find_condition
 from stokehold.model.reasons import Stop
+from stokehold.model.shapes import workspace_digest
 from stokehold.model.snapshot import Pod, Snapshot, Workspace
 from stokehold.model.statuses import whole
 from stokehold.planning.culling.settings import CullingSettings
@@ -18,6 +19,18 @@ SECOND = timedelta(seconds=1)
 def has_replica(workspace: Workspace) -> bool:
     """Whether its StatefulSet has its replica, and so its node."""
     return workspace.pod_set is not None and workspace.pod_set.replicas > 0
+
+
+def held_gpus(workspace: Workspace) -> int:
+    """How many GPUs its pod was given; `spec.gpus` may have been edited since, and counts from the next start on."""
+    given = workspace.pod_set.gpus if workspace.pod_set is not None else None
+    return workspace.spec.gpus if given is None else given
+
+
+def is_outdated(workspace: Workspace) -> bool:
+    """Whether its pod was made from another spec than there is now."""
+    made = workspace.pod_set
+    return made is not None and made.gpus is not None and made.template != workspace_digest(workspace.spec)
 
 
 def live_pods(workspace: Workspace) -> tuple[Pod, ...]:
