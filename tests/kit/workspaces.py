@@ -125,7 +125,7 @@ def carried_out(workspaces: Iterable[Workspace], actions: Iterable[Action]) -> l
             case StopWorkspace():
                 old = found[action.workspace.key]
                 assert old.pod_set is not None
-                found[old.key] = replace(old, pod_set=replace(old.pod_set, replicas=0, node=""), pods=())
+                found[old.key] = replace(old, pod_set=replace(old.pod_set, replicas=action.left, node=""), pods=())
             case _:
                 raise AssertionError(f"no such action is expected here: {action}")
     return list(found.values())

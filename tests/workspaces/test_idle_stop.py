@@ -178,8 +178,12 @@ def test_days_off_are_read_a_stop_by_its_owner_and_a_volume_that_goes_or_is_lost
     desks.team.kubectl("patch", "pvc", "kim-home", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
     wait_until(lambda: "is gone" in desks.status("kim").get("queue", {}).get("message", ""), 40)
     assert not desks.pods("kim")
+    assert desks.condition("kim", "Ready")["reason"] == "VolumeUnavailable"
     desks.annotate("kim", "fresh-volume", "kim-home")
     desks.wait_phase("kim", "Active", "Quiet")
+    assert "stokehold.dev/fresh-volume" not in desks.get("kim")["metadata"].get("annotations", {})
+    desks.team.kubectl("scale", "statefulset", "kim", "--replicas=3")
+    wait_until(lambda: desks.team.read("statefulsets", "kim")["spec"]["replicas"] == 1, 20)
     desks.set_running("kim", False)
     desks.wait_phase("kim", "Stopped")
 

@@ -143,10 +143,12 @@ class ResumeWorkspace:
 
 @dataclass(frozen=True, slots=True)
 class StopWorkspace:
-    """Take the workspace's one replica away; its volume and its Service stay."""
+    """Take the workspace's one replica away, or those that somebody has added to it; volume and Service stay."""
 
     workspace: Workspace
     why: str
+    left: int = 0
+    """How many replicas stay."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,9 +209,23 @@ def test_an_edit_while_it_runs_counts_from_the_next_start_and_says_so():
     ended = [action.status for action in plan(workspaces_at(NOW, [stopped])) if isinstance(action, WriteStatus)]
 
     ready = [next(c for c in status["conditions"] if c["type"] == "Ready") for status in told]
-    assert ["started again" in condition.get("message", "") for condition in ready] == [False, True]
+    assert ["next start" in condition.get("message", "") for condition in ready] == [False, True]
     assert [status["phase"] for status in told] == ["Quiet", "Quiet"]
     assert ended[0]["usage"]["gpuSeconds"] == 30 * 60
+
+
+def test_replicas_that_somebody_added_go_and_a_changed_statefulset_names_who_did_it():
+    made = a_workspace(status=started(30))
+    scaled = a_workspace(status=started(30), pod_set=replace(made.pod_set, replicas=3, replicas_writer="kubectl"))
+    changed = a_workspace(status=started(30), pod_set=replace(made.pod_set, template_writer="kubectl-set"))
+
+    trim, _ = plan(workspaces_at(NOW, [scaled], a_sighting(quiet_gpu(), heard=NOW)))
+    status = judged(changed, a_sighting(quiet_gpu(), heard=NOW))
+
+    assert isinstance(trim, StopWorkspace)
+    assert (trim.left, trim.why) == (1, "kubectl has scaled it to 3 replicas")
+    ready = next(c for c in status["conditions"] if c["type"] == "Ready")
+    assert "by kubectl-set" in ready["message"]
 
 
 def test_gap_counts_as_unknown_time_and_the_clock_goes_on_from_where_it_stood():

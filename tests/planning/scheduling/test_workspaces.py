@@ -71,6 +71,16 @@ def test_it_never_starts_without_its_files_and_says_so(fields: dict[str, Any], m
     assert [note.warning for note in action.notes] == [True]
 
 
+def test_a_workspace_that_waits_is_not_told_that_it_was_stopped():
+    stopped = {"type": "Ready", "status": "False", "reason": "UserRequest", "message": "spec.running is false"}
+
+    action = plan(waiting({**RAN_BEFORE, "conditions": [stopped]}))
+
+    assert isinstance(action, WriteStatus)
+    reasons = {condition["type"]: condition["reason"] for condition in action.status["conditions"]}
+    assert reasons == {"Ready": "VolumeUnavailable", "Admitted": "VolumeUnavailable"}
+
+
 def test_pause_after_a_pod_that_did_not_come_up_leaves_its_gpus_to_others():
     ready = {"type": "Ready", "status": "False", "reason": "TakenBack", "message": "no pod was made for it on n1"}
     told = {"phase": "Pending", "failedStarts": 1, "conditions": [ready]}

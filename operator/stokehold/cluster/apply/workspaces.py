@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Any
 
-from stokehold.api.names import STOPPED_ANNOTATION
+from stokehold.api.names import FRESH_VOLUME_ANNOTATION, STOPPED_ANNOTATION
 from stokehold.cluster import workspace_manifests as manifests
 from stokehold.cluster.annotations import WANTED_BY
 from stokehold.cluster.apply.writes import Writes
@@ -37,6 +37,7 @@ async def start(writes: Writes, action: StartWorkspace) -> None:
     await _try_pod(writes, action)
     if action.new_volume and (claim := manifests.volume_claim(workspace)) is not None:
         await writes.create_own(PERSISTENT_VOLUME_CLAIMS, claim, workspace)
+    await _use_up_consent(writes, workspace)
     await writes.create_own(SERVICES, manifests.service(workspace), workspace)
     body = manifests.stateful_set(workspace, placement)
     body["metadata"]["annotations"] |= writes.stamp()
@@ -66,16 +67,16 @@ async def resume(writes: Writes, action: ResumeWorkspace) -> None:
 
 
 async def stop(writes: Writes, action: StopWorkspace) -> None:
-    """No replica any more; nothing else of the StatefulSet changes."""
+    """No replica any more, or just the one; nothing else of the StatefulSet changes."""
     known = action.workspace.pod_set
     if known is None:
         return
     patch = {
         "metadata": {"uid": known.uid, "resourceVersion": known.resource_version, "annotations": writes.stamp()},
-        "spec": {"replicas": 0},
+        "spec": {"replicas": action.left},
     }
     await writes.patch(STATEFUL_SETS, known.name, patch, namespace=known.namespace)
-    log.info("workspace stopped", workspace="/".join(action.workspace.key), why=action.why)
+    log.info("workspace stopped", workspace="/".join(action.workspace.key), why=action.why, left=action.left)
 
 
 async def keep(writes: Writes, action: KeepWorkspace) -> None:
@@ -102,6 +103,16 @@ async def tell_refused_size(writes: Writes, action: GrowVolume, why: str) -> Non
         "VolumeNotGrown", f"its volume cannot grow to {action.size}: {why}", f"grow {action.size}", warning=True
     )
     await writes.tell(action.workspace, (note,))
+
+
+async def _use_up_consent(writes: Writes, workspace: Workspace) -> None:
+    """Who has said that an empty volume will do has said it for this one start, not for the next loss of the files.
+
+    At every start, for whoever made the volume may have died before it came to this.
+    """
+    if FRESH_VOLUME_ANNOTATION in workspace.annotations:
+        patch = {"metadata": {"uid": workspace.uid, "annotations": {FRESH_VOLUME_ANNOTATION: None}}}
+        await writes.patch(DEV_WORKSPACES, workspace.name, patch, namespace=workspace.namespace)
 
 
 async def _try_pod(writes: Writes, action: StartWorkspace) -> None:

@@ -53,6 +53,7 @@ def plan_culling(snapshot: Snapshot, settings: CullingSettings) -> Iterator[Acti
             yield from _take_back(workspace, why, snapshot.taken_at, settings)
         elif standing.has_replica(workspace):
             yield from _keep(workspace)
+            yield from _trim(workspace)
             pod = standing.ready_pod(workspace)
             if pod is None:
                 yield from _report_starting(workspace, snapshot, settings)
@@ -99,6 +100,14 @@ def _keep(workspace: Workspace) -> Iterator[Action]:
     """Somebody may have stopped and started it: a leader before us may have seen the first alone."""
     if workspace.pod_set is not None and workspace.pod_set.wanted_by != workspace.generation:
         yield KeepWorkspace(workspace)
+
+
+def _trim(workspace: Workspace) -> Iterator[Action]:
+    """One replica, whoever has scaled it: the others would hold GPUs that nobody has placed them on."""
+    known = workspace.pod_set
+    if known is not None and known.replicas > 1:
+        who = known.replicas_writer or "somebody"
+        yield StopWorkspace(workspace, f"{who} has scaled it to {known.replicas} replicas", left=1)
 
 
 def _begin(workspace: Workspace, now: datetime, settings: CullingSettings) -> Iterator[Action]:

@@ -26,7 +26,6 @@ from stokehold.planning.placement.pools import resolve_pools
 
 NOTEWORTHY = timedelta(seconds=60)
 """Activity is written at once if the clock that it turns back had come further than this."""
-OUTDATED = "its spec has been changed since it was started: what its pod is made of counts when it is started again"
 FIGURES = ("lastActiveTime", "quietSeconds", "coveragePercent", "unknownSeconds", "measuredSince", "observedTime")
 
 
@@ -34,8 +33,9 @@ def running(one: Watched, verdict: Verdict, stop: ClockStop | None, snapshot: Sn
     """Somebody could work in it: how it is used, and when and why it will be stopped."""
     workspace, now = one.workspace, snapshot.taken_at
     soon = stop is not None and stop.at - now <= one.lead
-    outdated = OUTDATED if standing.is_outdated(workspace) else ""
-    ready = ("StopsSoon", f"stops at {stop.at:%H:%M:%S} UTC: {stop.message}") if stop and soon else ("Running", outdated)
+    ready = ("Running", standing.caveat(workspace))
+    if stop and soon:
+        ready = ("StopsSoon", f"stops at {stop.at:%H:%M:%S} UTC: {stop.message}")
     ends = [end for end in (verdict.stop_at, stop.at if stop else None) if end is not None]
     update: dict[str, Any] = {
         "phase": _phase(one, verdict),

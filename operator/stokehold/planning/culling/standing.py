@@ -14,6 +14,7 @@ from stokehold.planning.culling.settings import CullingSettings
 STARTING, ACTIVE, QUIET, WARNED = "Starting", "Active", "Quiet", "Warned"
 STOPPING, STOPPED = "Stopping", "Stopped"
 SECOND = timedelta(seconds=1)
+OUTDATED = "its spec has been changed since it was started: what its pod is made of counts at its next start"
 
 
 def has_replica(workspace: Workspace) -> bool:
@@ -31,6 +32,16 @@ def is_outdated(workspace: Workspace) -> bool:
     """Whether its pod was made from another spec than there is now."""
     made = workspace.pod_set
     return made is not None and made.gpus is not None and made.template != workspace_digest(workspace.spec)
+
+
+def caveat(workspace: Workspace) -> str:
+    """What its owner should know of one that runs: what of it is another than the spec says, or will not last."""
+    made = workspace.pod_set
+    if workspace.volume is not None and workspace.volume.deleting:
+        return "its volume claim is being deleted: its files go when it stops; copy what is needed first"
+    if made is not None and made.template_writer:
+        return f"its StatefulSet has been changed by {made.template_writer}: its spec counts again at its next start"
+    return OUTDATED if is_outdated(workspace) else ""
 
 
 def live_pods(workspace: Workspace) -> tuple[Pod, ...]:

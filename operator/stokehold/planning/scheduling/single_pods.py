@@ -18,6 +18,7 @@ from stokehold.planning.scheduling.reporting import queue_status
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 PENDING = "Pending"
+TAKEN_BACK = "TakenBack"
 CORPSES_KEPT = 5
 """Failed replicas of one pool that stay, for their logs and for what they tell of their nodes."""
 
@@ -134,11 +135,14 @@ def waiting_status(
     """The status that says why it, or a replica of it, has no node yet."""
     queue = queue_status(why, position, now)
     if isinstance(owner, Workspace):
-        news = (conditions.ADMITTED, False, why.reason, why.message)
-        update = {"phase": PENDING, "queue": queue, "conditions": told_conditions(owner, now, news)}
+        news = [(conditions.ADMITTED, False, str(why.reason), why.message)]
+        ready = find_condition(owner.status.conditions, conditions.READY)
+        if ready is None or ready.reason != TAKEN_BACK:  # which says more, and is told again while it pauses
+            news.append((conditions.READY, False, str(why.reason), why.message))
+        update = {"phase": PENDING, "queue": queue, "conditions": told_conditions(owner, now, *news)}
     else:
-        news = (conditions.CAPACITY_AVAILABLE, False, why.reason, why.message)
-        update = {"queue": queue, "conditions": told_conditions(owner, now, news)}
+        short = (conditions.CAPACITY_AVAILABLE, False, str(why.reason), why.message)
+        update = {"queue": queue, "conditions": told_conditions(owner, now, short)}
     return render(owner, update)
 
 
