@@ -130,6 +130,18 @@ def test_stop_by_its_owner_says_so_even_after_an_earlier_stop_of_ours():
     assert told.status["stopReason"] == "UserRequest"
 
 
+def test_a_stop_that_somebody_dated_far_ahead_moves_no_start_and_saves_nothing():
+    forged = StopRecord("Idle", "", NOW + timedelta(days=365))
+    before = {"stopReason": "Idle", "stoppedAt": LONG_AGO - MINUTE}
+
+    status = judged(
+        a_workspace(status={**started(30), **before}, stop_record=forged), a_sighting(quiet_gpu(), heard=NOW)
+    )
+
+    assert status["startTime"] == "2026-01-01T11:30:00Z"
+    assert "usage" not in status
+
+
 def test_resume_counts_as_activity_and_books_what_the_stop_has_saved():
     stopped = {"phase": "Stopped", "stopReason": "Idle", "startTime": LONG_AGO, "stoppedAt": NOW - 60 * MINUTE}
     clock = {"lastActiveTime": LONG_AGO, "quietSeconds": 7200, "observedTime": NOW - 60 * MINUTE}

@@ -42,9 +42,10 @@ from stokehold.planning.culling.timetable import ClockStop, clock_stop, should_s
 def plan_culling(snapshot: Snapshot, settings: CullingSettings) -> Iterator[Action]:
     """Everything that can be done now."""
     watched: list[Watched] = []
-    for workspace in snapshot.workspaces.values():
-        if snapshot.is_going(workspace):
+    for known in snapshot.workspaces.values():
+        if snapshot.is_going(known):
             continue
+        workspace = standing.without_forgery(known, snapshot.taken_at)
         yield from _grow_volume(workspace)
         if not workspace.spec.running:
             yield from _wind_down(workspace, snapshot.taken_at)

@@ -1,6 +1,6 @@
 """Where a workspace stands: what its StatefulSet and its pods say, before anybody asks how it is used."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from stokehold.api import conditions
@@ -14,6 +14,7 @@ from stokehold.planning.culling.settings import CullingSettings
 STARTING, ACTIVE, QUIET, WARNED = "Starting", "Active", "Quiet", "Warned"
 STOPPING, STOPPED = "Stopping", "Stopped"
 SECOND = timedelta(seconds=1)
+MOST_AHEAD = timedelta(days=1)
 OUTDATED = "its spec has been changed since it was started: what its pod is made of counts at its next start"
 
 
@@ -55,6 +56,13 @@ def ready_pod(workspace: Workspace) -> Pod | None:
     return next(fit, None)
 
 
+def without_forgery(workspace: Workspace, now: datetime) -> Workspace:
+    """The workspace without a record of a stop that is to come: no clock of ours is so far ahead, and anybody who may
+    edit the workspace can write one."""
+    record = workspace.stop_record
+    return replace(workspace, stop_record=None) if record is not None and record.time - now > MOST_AHEAD else workspace
+
+
 def last_end(workspace: Workspace) -> datetime | None:
     """When it was last stopped, as its status or, should that be behind, the record of the stop says."""
     ends = [workspace.status.stopped_at, workspace.stop_record.time if workspace.stop_record else None]
@@ -67,11 +75,6 @@ def start_of(workspace: Workspace, now: datetime) -> datetime:
     if started is not None and (ended is None or started > ended):
         return started
     return whole(now) if ended is None else max(whole(now), whole(ended) + SECOND)
-
-
-def is_new_start(workspace: Workspace, now: datetime) -> bool:
-    """Whether this start has not been recorded yet."""
-    return start_of(workspace, now) != workspace.status.start_time
 
 
 @dataclass(frozen=True, slots=True)
