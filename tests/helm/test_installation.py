@@ -99,6 +99,8 @@ def test_a_release_comes_changes_and_goes_and_the_users_objects_stay(cluster: Lo
     assert authorities(cluster) == bundle
     assert get(cluster, "deployment", f"{RELEASE}-operator")["status"]["readyReplicas"] == 3
 
+    with pytest.raises(HelmError, match=f"already: upgrade or uninstall release {RELEASE} in namespace {NAMESPACE}"):
+        helm(cluster, "install", "second", str(CHART), values={"crds.install": False, "priorityClasses.create": False})
     with pytest.raises(HelmError, match="'replica' not allowed"):
         upgrade(cluster, **{"operator.replica": 1})
     assert get(cluster, "deployment", f"{RELEASE}-operator")["spec"]["replicas"] == 3

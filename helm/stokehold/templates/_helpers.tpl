@@ -48,3 +48,15 @@ app.kubernetes.io/component: {{ .component }}
 {{- printf "%s\n%s\n" $authority $before | trim | printf "%s\n" | b64enc -}}
 {{- end -}}
 {{- end -}}
+
+{{/* Fails beside another release: each has a leader of its own, and two leaders would undo each other's work. */}}
+{{- define "stokehold.onlyOne" -}}
+{{- range (lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" "").items -}}
+{{- $labels := .metadata.labels | default dict -}}
+{{- $other := index $labels "app.kubernetes.io/instance" | default "" -}}
+{{- if and (eq (index $labels "app.kubernetes.io/name" | default "") "stokehold") (ne $other $.Release.Name) -}}
+{{- $home := index (.metadata.annotations | default dict) "meta.helm.sh/release-namespace" -}}
+{{- fail (printf "Stokehold is installed in this cluster already: upgrade or uninstall release %s in namespace %s" $other $home) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
