@@ -128,7 +128,12 @@ def test_a_pool_tells_its_replicas_and_its_last_decision():
 
 
 def test_trouble_comes_before_the_last_decision():
-    ready = {"type": "Ready", "status": "False", "reason": "NotEnoughReplicasReady", "message": "1 of 5; exceeded quota"}
+    ready = {
+        "type": "Ready",
+        "status": "False",
+        "reason": "NotEnoughReplicasReady",
+        "message": "1 of 5; exceeded quota",
+    }
     fresh = {"type": "MetricsFresh", "status": "False", "reason": "Missing", "message": "no answer"}
     decisions = [{"replicas": 5, "reason": "LoadRose", "message": "40 in all"}]
 

@@ -201,6 +201,17 @@ class TemplateSecurity(OpenPart):
     """What the container may do beyond an ordinary one."""
 
 
+class TemplateHook(OpenPart):
+    """What is done at one moment, as in a container of Kubernetes."""
+
+
+class TemplateLifecycle(OpenPart):
+    """What is done when the container starts and before it stops, as in a container of Kubernetes."""
+
+    pre_stop: TemplateHook | None = None
+    """Before it is told to stop. A replica of an InferencePool waits until nobody is sent to it any more."""
+
+
 class TemplateContainer(OpenPart):
     """A container, as in a pod of Kubernetes."""
 
@@ -214,6 +225,8 @@ class TemplateContainer(OpenPart):
     """Where volumes appear in the container."""
     resources: TemplateResources | None = None
     """What the container asks for. GPUs cannot be asked for here."""
+    lifecycle: TemplateLifecycle | None = None
+    """What is done when the container starts and before it stops."""
     security_context: TemplateSecurity | None = None
     """How the container is kept apart from its node."""
 

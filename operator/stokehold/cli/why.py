@@ -140,7 +140,9 @@ def _why_pool(pool: InferencePool) -> Answer:
         return Answer(status.phase, worst.reason, worst.message)
     latest = status.decisions[-1] if status.decisions else None
     told = find_condition(status.conditions, READY)
-    ready = told.message if told else f"{status.ready_replicas or 0} of {status.desired_replicas or 0} replicas are ready"
+    ready = (
+        told.message if told else f"{status.ready_replicas or 0} of {status.desired_replicas or 0} replicas are ready"
+    )
     return Answer(
         status.phase, latest.reason if latest else status.phase, f"{ready}; {latest.message}" if latest else ready
     )

@@ -8,6 +8,7 @@ refused is tried again later and later, and a refusal that the owner of the work
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
 from typing import assert_never
 
 from stokehold.cluster.apply import claims, jobs, serving, workspaces
@@ -62,6 +63,8 @@ log = logs.get("apply")
 
 Observer = Callable[[Action, str], None]
 """Told of each action and its outcome, one of OUTCOMES."""
+UNBUILDABLE = (TypeError, AttributeError, ValueError, LookupError)
+"""What a template provokes whose parts are none of a pod's: our kinds leave most of them open, for Kubernetes grows."""
 OUTCOMES = ("done", "refused", "outdated", "unknown", "failed")
 
 Refused = Callable[[str, str], None]
@@ -223,12 +226,23 @@ class Applier:
     async def _create_for(self, owner: Job | Workspace | ServingPool, creation: Awaitable[None]) -> None:
         """Remember a refusal that its owner can mend, so that it is told and not repeated in every cycle."""
         try:
-            await creation
+            await _built(owner, creation)
         except (ForbiddenError, InvalidError, AlreadyExistsError) as error:
             self._cluster.note_refusal(owner, str(error))
             raise
         if owner.create_error:
             self._cluster.note_refusal(owner, "")
+
+
+async def _built(owner: Job | Workspace | ServingPool, creation: Awaitable[None]) -> None:
+    """What a template makes of our own building blocks is its author's to hear, as if the API server had refused it."""
+    try:
+        await creation
+    except UNBUILDABLE as error:
+        if not owner.spec.pod_template:
+            raise
+        told = f"a part of spec.podTemplate has another form than in a pod: {error}"
+        raise InvalidError(HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid", told) from error
 
 
 def _subject(action: Action) -> OwnObject | None:

@@ -10,8 +10,8 @@ from stokehold.model.engines import ENGINES, Raw, Series
 
 LONGEST_LINE = 4096
 LARGEST_PART = 256 * 1024
-"""How long one line, and all lines with the names that we know, may be. The parser takes time that grows with the square
-of a line's labels, and whoever writes the lines is a tenant."""
+"""How long one line, and all lines with the names that we know, may be. The parser takes time that grows with the
+square of a line's labels, and whoever writes the lines is a tenant."""
 LARGEST_NUMBER = 1e15
 """No engine has counted so far. Sums and quotients of smaller ones stay finite."""
 
