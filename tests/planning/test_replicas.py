@@ -114,6 +114,15 @@ def test_room_is_kept_for_a_replica_that_its_deployment_has_not_created_yet():
         assert not any(isinstance(action, PlaceReplica) for action in actions)
 
 
+def test_room_is_kept_for_no_more_replicas_than_the_pool_may_have_whatever_its_deployment_says():
+    scaled = a_pod_set(replicas=2**31 - 1, gpu_resource=GPU)
+    pool = a_serving_pool(replicas={"min": 1, "max": 1}, pods=[], pod_set=scaled)
+
+    actions = plan(world(pool, jobs=[a_job(gpusPerNode=1)]))
+
+    assert any(isinstance(action, AdmitJob) for action in actions)
+
+
 def test_nothing_is_kept_for_a_pool_that_has_all_its_replicas():
     pool = a_serving_pool(pods=[a_replica(0)], pod_set=a_pod_set(1))
 

@@ -39,12 +39,14 @@ def waiting_replicas(snapshot: Snapshot) -> Iterator[Replica]:
 
 
 def promised_replicas(snapshot: Snapshot) -> Iterator[Promised]:
-    """Replicas that Deployments owe. Not those that the API server refuses: nobody knows when they will come."""
+    """Replicas that Deployments owe. Not those that the API server refuses: nobody knows when they will come; nor those
+    beyond replicas.max: somebody else has scaled the Deployment, to whatever number."""
     for pool in snapshot.serving_pools.values():
         if pool.pod_set is None or pool.pod_set.problem or not pool.demand.gpus or snapshot.is_going(pool):
             continue
         live = sum(pod.is_active for pod in pool.pods)
-        for _ in range(pool.pod_set.replicas - live):
+        owed = min(pool.pod_set.replicas, pool.spec.replicas.max) - live
+        for _ in range(owed):
             yield Promised(pool)
 
 
