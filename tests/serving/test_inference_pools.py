@@ -10,7 +10,7 @@ from hack.installation import OperatorProcess
 
 from kit.jobs import wait_until
 from kit.prometheus import Prometheus
-from kit.serving import BY_ENGINE, ServingTeam
+from kit.serving import BY_ENGINE, ServingTeam, inference_pool
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
 
@@ -48,6 +48,25 @@ def test_pool_follows_its_load_from_one_to_four_and_back(team: ServingTeam, engi
     assert last["phase"] == "Ready"
     assert team.condition("chat", "MetricsFresh")["status"] == "True"
     assert {"Created", "LoadRose", "LoadFell"} <= set(team.events("chat"))
+
+
+def test_what_is_nested_without_end_is_refused_or_told_and_the_others_go_on(team: ServingTeam):
+    def create(manifest: dict[str, object]) -> None:
+        deep = '{"a":' * 1500 + "1" + "}" * 1500
+        team.kubectl("create", "-f", "-", text=json.dumps(manifest).replace('"DEEP"', deep))
+
+    template = {"spec": {"containers": [{"name": "main", "livenessProbe": "DEEP"}]}}
+    with pytest.raises(RuntimeError, match="must not be nested more than 64 levels deep"):
+        create(inference_pool("deep", podTemplate=template))
+    # The webhook is not asked about a job that names neither a queue nor a class.
+    job = {"kind": "TrainingJob", "metadata": {"name": "deep"}, "spec": {"numNodes": 1, "gpusPerNode": 1, "image": "x"}}
+    job["spec"]["podTemplate"] = template
+    create({"apiVersion": "stokehold.dev/v1alpha1", **job})
+
+    team.serve("chat")
+    team.wait_replicas("chat", 1)
+
+    wait_until(lambda: "Unreadable" in team.events("deep"), 20)
 
 
 def test_metrics_that_vanish_hold_the_pool_and_their_return_in_the_other_spelling_frees_it(

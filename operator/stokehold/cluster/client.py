@@ -16,6 +16,7 @@ import msgspec
 from stokehold.cluster.connection import Connection
 from stokehold.cluster.errors import UnavailableError
 from stokehold.cluster.limiter import TokenBucket
+from stokehold.cluster.nesting import decode
 from stokehold.cluster.resources import Resource
 from stokehold.cluster.transport import (
     REQUEST_TIMEOUT_SECONDS,
@@ -239,7 +240,7 @@ class KubeApi:
     async def _send(self, request: Request) -> Object:
         body = await self._transport.send(request)
         try:
-            decoded: Object = msgspec.json.decode(body, type=dict[str, Any])
+            decoded: Object = decode(body, dict[str, Any])
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UnavailableError(0, "Garbled", f"{error}: {body[:80]!r}") from error
         return decoded

@@ -19,6 +19,7 @@ import msgspec
 from stokehold.cluster import errors
 from stokehold.cluster.client import WATCH_IDLE_SECONDS, KubeApi
 from stokehold.cluster.errors import ApiError, GoneError, NotFoundError, TooManyRequestsError, UnavailableError
+from stokehold.cluster.nesting import decode
 from stokehold.cluster.resources import Resource
 from stokehold.cluster.store import Arrival, Broken, Key, Listener, Store, describe, key_of
 from stokehold.cluster.watching import (
@@ -257,6 +258,8 @@ class Informer(Generic[T]):
         """An added or changed object; one that the reply to our own write has told of is not converted again."""
         try:
             meta = self._identities.decode(raw).metadata
+        except RecursionError:
+            meta = _decode(raw, OnlyMetadata).metadata
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UnavailableError(0, "Garbled", f"{error}: {bytes(raw)[:80]!r}") from error
         version = _version(meta.resource_version)
@@ -306,6 +309,6 @@ def _version(text: str) -> int:
 
 def _decode(body: bytes | msgspec.Raw, kind: type[S]) -> S:
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode(body, kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnavailableError(0, "Garbled", f"{error}: {bytes(body)[:80]!r}") from error

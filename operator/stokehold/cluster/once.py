@@ -10,6 +10,7 @@ import msgspec
 from stokehold.cluster import resources, wire
 from stokehold.cluster.client import KubeApi
 from stokehold.cluster.errors import ForbiddenError, GoneError, UnavailableError
+from stokehold.cluster.nesting import decode
 from stokehold.cluster.own_kinds import read_node_pool, read_sighting
 from stokehold.cluster.reading import read_node, read_pod
 from stokehold.cluster.resources import Resource
@@ -27,7 +28,7 @@ MOST_PAGES = 10_000
 
 async def list_objects(api: KubeApi, resource: Resource, namespace: str | None = None) -> list[dict[str, Any]]:
     """All objects of a namespace, or of all namespaces, as the server holds them."""
-    return [msgspec.json.decode(item, type=dict[str, Any]) for item in await _items(api, resource, namespace)]
+    return [decode(item, dict[str, Any]) for item in await _items(api, resource, namespace)]
 
 
 async def read_fleet(api: KubeApi, now: datetime) -> Snapshot:
@@ -49,7 +50,7 @@ async def _fill(
 ) -> None:
     for item in await _items(api, resource, None):
         try:
-            raw = msgspec.json.decode(item, type=form)
+            raw = decode(item, form)
             listener.on_upsert(key_of(raw.metadata), None, convert(raw))
         except ValueError:
             continue  # one object that nobody can read; msgspec's errors are ValueErrors too
@@ -68,7 +69,7 @@ async def _pages(api: KubeApi, resource: Resource, namespace: str | None, limit:
     token = None
     for _ in range(MOST_PAGES):
         body = await api.list_page(resource, namespace=namespace, limit=limit, continue_token=token)
-        page = msgspec.json.decode(body, type=ListPage)
+        page = decode(body, ListPage)
         items += page.items or ()
         token = page.metadata.token
         if not token:

@@ -21,6 +21,7 @@ from stokehold.api.v1alpha1.gpu_queue import GPUQueue
 from stokehold.api.v1alpha1.inference_pool import InferencePool
 from stokehold.api.v1alpha1.training_job import FAILED, SUCCEEDED, TrainingJob, TrainingJobStatus
 from stokehold.cluster import wire
+from stokehold.cluster.nesting import DEEPEST, is_nested_deeper
 from stokehold.model.demand import claims_of, demand_of, replica_demand, workspace_demand
 from stokehold.model.snapshot import (
     Claim,
@@ -169,6 +170,8 @@ def _identity(meta: wire.Metadata) -> dict[str, Any]:
 
 
 def _document(kind: str, raw: wire.OwnKind) -> dict[str, Any]:
+    if is_nested_deeper(raw.spec, DEEPEST) or is_nested_deeper(raw.status, DEEPEST):
+        raise ValueError(f"nested more than {DEEPEST} levels deep")
     return {"kind": kind, "metadata": {"name": raw.metadata.name}, "spec": raw.spec, "status": raw.status}
 
 
@@ -194,7 +197,7 @@ def _proof(meta: wire.Metadata, status: TrainingJobStatus) -> Proof | None:
         return None
     try:
         read = msgspec.json.decode(text, type=ProofText)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         read = None
     at = plausible_time(read.completion_time) if read is not None else None
     if read is None or at is None:
@@ -217,7 +220,7 @@ def proof_text(proof: Proof, job: str) -> str:
 def _stop_record(annotations: Mapping[str, str]) -> StopRecord | None:
     try:
         read = msgspec.json.decode(annotations[STOPPED_ANNOTATION], type=StopText)
-    except (KeyError, msgspec.MsgspecError):
+    except (KeyError, msgspec.MsgspecError, RecursionError):
         return None
     at = plausible_time(read.time)
     return StopRecord(read.reason, read.message, at) if at is not None else None

@@ -273,7 +273,7 @@ def _worker(meta: wire.Metadata) -> Worker | None:
             placement=gang.nodes,
             generation=gang.generation,
         )
-    except (KeyError, ValueError):  # what is no JSON of ours is a ValueError too
+    except (KeyError, ValueError, RecursionError):  # what is no JSON of ours is a ValueError too
         return None
 
 

@@ -27,6 +27,7 @@ from stokehold.api.v1alpha1.gpu_queue import GPUQueue
 from stokehold.api.v1alpha1.inference_pool import InferencePool
 from stokehold.api.v1alpha1.training_job import TrainingJob
 from stokehold.cluster.connection import Connection
+from stokehold.cluster.nesting import DEEPEST, decode, is_nested_deeper
 from stokehold.controllers import clock
 from stokehold.controllers.settings import Settings, Webhook
 from stokehold.model.snapshot import Claim, Namespace, NodePool, PriorityClass, Queue
@@ -38,6 +39,7 @@ from stokehold.planning.scheduling.queueing import serves_namespace
 USER_KINDS: tuple[type[Kind], ...] = (TrainingJob, InferencePool, DevWorkspace, GPUQueue, GPUNodePool)
 MOST_COMPLAINTS = 8
 REFUSED = 422
+TOO_DEEP = f"spec: must not be nested more than {DEEPEST} levels deep"
 LOOK_AT_CERTIFICATE_SECONDS = 10.0
 """The kubelet brings a new certificate without a signal; it is served from then on, without a restart."""
 
@@ -66,6 +68,8 @@ def judge(
     kind: type[Kind], manifest: Mapping[str, Any], around: Surroundings, before: Mapping[str, Any] | None = None
 ) -> Verdict:
     """Return the verdict on an object that somebody wants to write; `before` is what it would replace."""
+    if is_nested_deeper(manifest.get("spec"), DEEPEST):
+        return Verdict((TOO_DEEP,))
     try:
         parsed = kind.parse_strict({k: v for k, v in manifest.items() if k != "status"})
     except ValidationError as error:
@@ -166,6 +170,17 @@ class _Server(kopf.WebhookServer):
             async for configuration in configurations:
                 self._listening.set()
                 yield configuration
+
+    @staticmethod
+    async def _serve(fn: kopf.WebhookFn, request: web.Request) -> web.Response:
+        """kopf's own, which fails for what no parser reads to its end."""
+        try:
+            return await kopf.WebhookServer._serve(fn, request)  # noqa: SLF001 - it has no other door
+        except RecursionError:
+            asked = decode(await request.read(), dict[str, Any])
+            status = {"code": REFUSED, "message": TOO_DEEP}
+            response = {"uid": asked["request"]["uid"], "allowed": False, "status": status}
+            return web.json_response({"apiVersion": asked["apiVersion"], "kind": asked["kind"], "response": response})
 
 
 def _counted(plural: str, response: Any) -> Any:

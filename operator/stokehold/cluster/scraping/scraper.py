@@ -40,7 +40,7 @@ class ScrapeSettings:
     deadline_seconds: float = 5.0
     most_at_once: int = 128
     most_at_once_of_one_pool: int = 16
-    largest_answer_bytes: int = 8 * 2**20
+    largest_answer_bytes: int = 2 * 2**20
     prometheus_url: str = ""
     """The base URL for queries; empty: queries are not asked."""
     scrape_via: str = ""
