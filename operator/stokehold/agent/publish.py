@@ -6,6 +6,7 @@
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -110,7 +111,8 @@ def remembered_activity(status: Status | None) -> dict[str, datetime]:
         for device in (gpu, *(gpu.get("migDevices") or ())):
             written = (device.get("activity") or {}).get("lastActiveTime")
             if written and device.get("uuid"):
-                found[device["uuid"]] = datetime.fromisoformat(written)
+                with suppress(ValueError):  # whatever somebody wrote there: an agent that cannot start sees nothing
+                    found[device["uuid"]] = datetime.fromisoformat(written)
     return found
 
 
