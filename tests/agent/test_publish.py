@@ -111,6 +111,7 @@ def test_activity_is_remembered_from_what_an_earlier_agent_wrote():
 
     assert remembered_activity(written) == {"GPU-1": START, "MIG-1": START}
     assert remembered_activity(None) == {}
+    assert remembered_activity({"gpus": [{"uuid": "GPU-1", "activity": {"lastActiveTime": "yesterday"}}]}) == {}
 
 
 def test_nothing_is_due_between_heartbeats_while_nothing_changes():
