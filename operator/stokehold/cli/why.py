@@ -13,7 +13,6 @@ from stokehold.api.conditions import (
     PODS_READY,
     READY,
     SCALING_ACTIVE,
-    VALID,
     find_condition,
 )
 from stokehold.api.v1alpha1 import training_job as api
@@ -27,7 +26,7 @@ from stokehold.cli.tables import plain, print_json, to_json
 
 NOT_LOOKED_AT = "PendingEvaluation"
 STOPS_SOON = "StopsSoon"
-TROUBLE_OF_POOLS = (CAPACITY_AVAILABLE, READY, SCALING_ACTIVE, METRICS_FRESH, VALID)
+TROUBLE_OF_POOLS = (CAPACITY_AVAILABLE, READY, SCALING_ACTIVE, METRICS_FRESH)
 """The conditions of a pool, that which users feel most first."""
 
 

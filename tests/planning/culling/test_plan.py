@@ -471,11 +471,13 @@ def test_workspace_whose_pod_is_not_made_gives_its_gpus_back_and_waits_longer_ea
 
 def test_pod_that_is_not_ready_lets_no_clock_run():
     workspace = a_workspace(status=quiet_for(70))
-    creating = replace(workspace, pods=(its_pod(workspace, ready=False, phase="Pending"),))
+    stuck = its_pod(workspace, ready=False, phase="Pending", trouble="its image x cannot be pulled")
+    creating = replace(workspace, pods=(stuck,))
 
     status = judged(creating, a_sighting(quiet_gpu(), heard=NOW))
 
     assert status["phase"] == "Starting"
+    assert any("cannot be pulled" in condition.get("message", "") for condition in status["conditions"])
     assert status["activity"]["quietSeconds"] == 70 * 60
 
 

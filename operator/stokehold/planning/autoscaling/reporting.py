@@ -52,7 +52,8 @@ def status_of(
 def _ready(pool: ServingPool, verdict: Verdict, obstacle: str) -> News:
     pods = pool.pod_set or NO_PODS
     paused = f"the Deployment is paused: kubectl rollout resume deployment {pods.name}" if pods.paused else ""
-    trouble = obstacle or pool.create_error or pods.problem or paused
+    stuck = next((f"pod {pod.name}: {pod.trouble}" for pod in pool.pods if pod.trouble and not pod.ready), "")
+    trouble = obstacle or pool.create_error or pods.problem or paused or stuck
     behind = f"; {trouble}" if trouble else ""
     if not verdict.replicas and not trouble:
         return (conditions.READY, True, reasons.Serving.ASLEEP, "no replica is wanted")

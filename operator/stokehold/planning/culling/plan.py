@@ -136,6 +136,7 @@ def _report_starting(workspace: Workspace, snapshot: Snapshot, settings: Culling
         why = f"its pod {leaving.name} on {leaving.node} has not gone yet"
     else:
         why = f"its pod is {pods[0].phase}, not ready" if pods else "its pod has not been created yet"
+        why += f"; {pods[0].trouble}" if pods and pods[0].trouble else ""
     status = reporting.starting(workspace, why, snapshot)
     if reporting.is_worth_writing(workspace, status, settings.refresh_every):
         yield WriteStatus(workspace, status)
