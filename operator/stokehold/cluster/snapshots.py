@@ -243,6 +243,8 @@ class Cluster:
 
     def _with_volume(self, workspace: Workspace) -> Workspace:
         complete = self._with_pod_set(workspace, self.stateful_sets)
+        if not all(pod.owner_uid for pod in complete.pods):  # a copy that somebody made to look into it is no desk
+            complete = replace(complete, pods=tuple(pod for pod in complete.pods if pod.owner_uid))
         home = names.volume_claim_name(workspace.name)
         volume = self.volume_claims.values.get((workspace.namespace, home))
         if volume is not None:
