@@ -21,7 +21,9 @@ def a_child(name: str, kind: str, owner: str, **annotations: str) -> dict[str, o
         "uid": "u1",
         "labels": {"stokehold.dev/inference-pool": owner},
         "annotations": {f"stokehold.dev/{key.replace('_', '-')}": value for key, value in annotations.items()},
-        "ownerReferences": [{"apiVersion": "stokehold.dev/v1alpha1", "kind": kind, "name": owner, "uid": "owner", "controller": True}],
+        "ownerReferences": [
+            {"apiVersion": "stokehold.dev/v1alpha1", "kind": kind, "name": owner, "uid": "owner", "controller": True}
+        ],
     }
 
 
