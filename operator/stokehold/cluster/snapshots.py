@@ -49,6 +49,7 @@ class Refusal:
     at: datetime
     generation: int
     times: int
+    name_taken: bool
 
 
 @dataclass(slots=True)
@@ -155,12 +156,12 @@ class Cluster:
             found |= {name: replace(found[name], told=keys) for name, keys in told.items()}
         return found
 
-    def note_refusal(self, owner: OwnObject, message: str) -> None:
+    def note_refusal(self, owner: OwnObject, message: str, *, name_taken: bool = False) -> None:
         """Remember in whose words the API server refused an object's children; an empty message forgets it."""
         before = self._refusals.pop(owner.uid, None)
         if message:
             times = before.times if before is not None and before.generation == owner.generation else 0
-            self._refusals[owner.uid] = Refusal(message, self._clock(), owner.generation, times + 1)
+            self._refusals[owner.uid] = Refusal(message, self._clock(), owner.generation, times + 1, name_taken)
 
     def note_refused_size(self, workspace: Workspace, size: str) -> None:
         """Remember that the workspace's volume cannot grow to this size."""
@@ -229,6 +230,7 @@ class Cluster:
             create_error=refusal.message,
             create_failed_at=refusal.at,
             create_failures=refusal.times,
+            name_taken=refusal.name_taken,
         )
 
     def _with_claims(self, job: Job) -> Job:

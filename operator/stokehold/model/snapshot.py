@@ -210,6 +210,8 @@ class Job(OwnObject):
     create_failed_at: datetime | None = None
     create_failures: int = 0
     """How often in a row, since its spec was changed last."""
+    name_taken: bool = False
+    """Whether it was refused because somebody else has an object of a name that it needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +308,8 @@ class Workspace(OwnObject):
     create_failed_at: datetime | None = None
     create_failures: int = 0
     """How often in a row, since its spec was changed last."""
+    name_taken: bool = False
+    """Whether it was refused because somebody else has an object of a name that it needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +342,8 @@ class ServingPool(OwnObject):
     create_failed_at: datetime | None = None
     create_failures: int = 0
     """How often in a row, since its spec was changed last."""
+    name_taken: bool = False
+    """Whether it was refused because somebody else has an object of a name that it needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

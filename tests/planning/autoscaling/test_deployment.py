@@ -98,6 +98,37 @@ def test_service_or_budget_that_somebody_deleted_comes_back():
         assert write.reshapes
 
 
+TAKEN = "Service chat exists already and was made by somebody else"
+
+
+def test_children_that_were_refused_are_told_once_and_tried_again_while_the_number_follows_the_load():
+    had = replace(running(2, scaling=BY_ENGINE), has_service=False)
+    busy = a_load([a_source(running=16, waiting=0)] * 2)
+    refused = replace(had, create_error=TAKEN, create_failed_at=NOW, name_taken=True)
+
+    (write, tell) = plan(world(refused, busy))
+    after, _ = settled(world(refused, busy))
+
+    assert (write.replicas, write.reshapes) == (4, False)
+    assert [note.reason for note in tell.notes] == ["LoadRose", "NameTaken"]
+    assert (after.status.queue.reason, after.status.queue.message) == ("NameTaken", TAKEN)
+    assert plan(world(after, busy)) == []  # the same words are no news
+    later = plan(world(after, shifted(busy, NOW + timedelta(seconds=10)), NOW + timedelta(seconds=10)))
+    assert [action.reshapes for action in later if isinstance(action, WriteDeployment)] == [True]
+    well, _ = settled(world(replace(after, create_error="", name_taken=False, has_service=True)))
+    assert well.status.queue is None
+
+
+def test_new_pool_whose_name_is_taken_waits_and_says_so():
+    refused = replace(a_serving_pool(), create_error=TAKEN, create_failed_at=NOW, name_taken=True)
+
+    after, actions = settled(world(refused))
+
+    assert not [action for action in actions if isinstance(action, WriteDeployment)]
+    assert (after.status.phase, after.status.queue.reason) == ("Pending", "NameTaken")
+    assert TAKEN in condition(after, "Ready")[2]
+
+
 def test_canary_is_told_to_be_missing_and_rolls_nothing_out():
     pool = running(2, scaling=BY_ENGINE, rollout={"strategy": "Canary"}, image="new")
     changed = replace(pool, pod_set=replace(pool.pod_set, template="old"))

@@ -208,8 +208,10 @@ class Applier:
                 await self._create_for(action.job, jobs.admit(writes, action))
             case StartWorkspace():
                 await self._create_for(action.workspace, workspaces.start(writes, action))
-            case WriteDeployment():
+            case WriteDeployment(reshapes=True):
                 await self._create_for(action.pool, serving.write_deployment(writes, action))
+            case WriteDeployment():  # nothing is created: what was refused stays refused
+                await serving.write_deployment(writes, action)
 
     async def _grow(self, action: GrowVolume) -> None:
         """A storage class that allows no growth says so once; the same size is not asked for again."""
@@ -224,7 +226,10 @@ class Applier:
         """Remember a refusal that its owner can mend, so that it is told and not repeated in every cycle."""
         try:
             await creation
-        except (ForbiddenError, InvalidError, AlreadyExistsError) as error:
+        except AlreadyExistsError as error:
+            self._cluster.note_refusal(owner, error.message, name_taken=True)
+            raise
+        except (ForbiddenError, InvalidError) as error:
             self._cluster.note_refusal(owner, str(error))
             raise
         if owner.create_error:

@@ -199,8 +199,16 @@ class Writes:
 
 
 def _check_owner(resource: Resource, found: dict[str, Any], owner: OwnObject) -> None:
-    if all(ref.get("uid") != owner.uid for ref in found["metadata"].get("ownerReferences", ())):
-        name = found["metadata"]["name"]
-        raise AlreadyExistsError(
-            409, "AlreadyExists", f"{resource.kind} {name} exists already and belongs to something else"
-        )
+    owners = found["metadata"].get("ownerReferences", ())
+    if all(ref.get("uid") != owner.uid for ref in owners):
+        name, whose = found["metadata"]["name"], _whose(owners, owner)
+        raise AlreadyExistsError(409, "AlreadyExists", f"{resource.kind} {name} exists already and {whose}")
+
+
+def _whose(owners: Iterable[dict[str, Any]], owner: OwnObject) -> str:
+    first = next(iter(owners), None)
+    if first is None:
+        return "was made by somebody else"
+    if (first.get("kind"), first.get("name")) == (owner.KIND, owner.name):
+        return f"belongs to an earlier {owner.KIND} of this name, with which it goes"
+    return f"belongs to {first.get('kind')} {first.get('name')}"

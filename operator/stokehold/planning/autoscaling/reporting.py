@@ -9,12 +9,14 @@ from datetime import datetime
 from stokehold.api import conditions
 from stokehold.api.names import SERVING_LABEL
 from stokehold.api.v1alpha1.inference_pool import Decision, InferencePoolStatus
+from stokehold.api.v1alpha1.shared import QueueStatus
 from stokehold.model import names, reasons
 from stokehold.model.snapshot import Pod, PodSet, ServingPool
 from stokehold.model.statuses import told_conditions, whole
 from stokehold.planning.autoscaling.contention import Contention
 from stokehold.planning.autoscaling.deciding import Verdict
 from stokehold.planning.autoscaling.shaping import not_supported
+from stokehold.planning.placement.refusals import refusal
 
 REMEMBERED_DECISIONS = 10
 NO_PODS = PodSet("", "", "", "", "", 0)
@@ -43,7 +45,7 @@ def status_of(
         )
         update["decisions"] = (*had.decisions, decision)[-REMEMBERED_DECISIONS:]
     if not any(pod.gated for pod in pool.pods):
-        update["queue"] = None
+        update["queue"] = _refused(pool)
         news.append(_placed(pool))
     update["conditions"] = told_conditions(pool, now, *news)
     return had.model_copy(update=update)
@@ -60,6 +62,14 @@ def _ready(pool: ServingPool, verdict: Verdict, obstacle: str) -> News:
     if pods.ready_replicas >= min(least, verdict.replicas or 1):
         return (conditions.READY, True, reasons.Serving.ENOUGH_READY, f"{told}{behind}")
     return (conditions.READY, False, reasons.Serving.NOT_ENOUGH_READY, f"{told}{behind}")
+
+
+def _refused(pool: ServingPool) -> QueueStatus | None:
+    """Why it has no Deployment, or not the one that its spec asks for; None when nothing was refused."""
+    why = refusal(pool)
+    if why is None:
+        return None
+    return QueueStatus(reason=str(why.reason), message=why.message, next_step=why.next_step)
 
 
 def _fresh(verdict: Verdict) -> News:

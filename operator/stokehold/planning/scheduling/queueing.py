@@ -8,6 +8,7 @@ from stokehold.model.reasons import Waiting
 from stokehold.model.snapshot import Job, Namespace, Pod, Queue, ServingPool, Snapshot, Workspace
 from stokehold.model.statuses import Owner
 from stokehold.planning.placement.explain import Explanation
+from stokehold.planning.placement.refusals import refusal
 from stokehold.planning.scheduling import volumes
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -128,15 +129,10 @@ def _backing_off(job: Job, snapshot: Snapshot) -> Explanation | None:
 
 def creation_refused(owner: Owner, snapshot: Snapshot, settings: SchedulingSettings) -> Explanation | None:
     """The API server did not take what it needs; asking it again in every cycle would change nothing."""
-    if not owner.create_error or owner.create_failed_at is None:
+    at = owner.create_failed_at
+    if at is None or snapshot.taken_at - at >= settings.refusal_pause(owner.create_failures):
         return None
-    if snapshot.taken_at - owner.create_failed_at >= settings.refusal_pause(owner.create_failures):
-        return None
-    return Explanation(
-        Waiting.CREATION_REFUSED,
-        f"the API server refused to create the pods: {owner.create_error}",
-        "Mend what it says (a ResourceQuota, a policy, spec.podTemplate); it is tried again by itself.",
-    )
+    return refusal(owner)
 
 
 def _terminating_pods(attempt: Attempt, snapshot: Snapshot) -> Explanation | None:
