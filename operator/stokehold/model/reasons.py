@@ -121,6 +121,11 @@ class Serving(StrEnum):
     """Nobody else writes the Deployment."""
     OTHER_WRITER = "OtherWriter"
     """Somebody else keeps writing the Deployment: it is left as it is for half an hour."""
+
+
+class Support(StrEnum):
+    """Whether all that an object asks for is done; reason of the condition `Valid`."""
+
     SUPPORTED = "Supported"
     """All that the spec asks for is built."""
     NOT_SUPPORTED = "NotSupportedYet"

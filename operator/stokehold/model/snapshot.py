@@ -14,7 +14,7 @@ from stokehold.api.v1alpha1.dev_workspace import DevWorkspaceSpec, DevWorkspaceS
 from stokehold.api.v1alpha1.gpu_node import GPUNodeStatus
 from stokehold.api.v1alpha1.gpu_node_claim import Beneficiary, GPUNodeClaimSpec, GPUNodeClaimStatus
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec, GPUNodePoolStatus
-from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec
+from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec, GPUQueueStatus
 from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec, InferencePoolStatus
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
 from stokehold.model.capacity import Answer, Listing
@@ -384,13 +384,14 @@ class NodePool(OwnObject):
     status: GPUNodePoolStatus = field(default_factory=GPUNodePoolStatus)
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """A GPUQueue as declared."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue(OwnObject):
+    """A GPUQueue."""
 
-    name: str
-    uid: str
+    KIND = "GPUQueue"
+
     spec: GPUQueueSpec
+    status: GPUQueueStatus = field(default_factory=GPUQueueStatus)
 
 
 @dataclass(frozen=True, slots=True)

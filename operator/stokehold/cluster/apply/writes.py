@@ -23,6 +23,7 @@ from stokehold.cluster.resources import (
     FIELD_MANAGER,
     GPU_NODE_CLAIMS,
     GPU_NODE_POOLS,
+    GPU_QUEUES,
     INFERENCE_POOLS,
     TRAINING_JOBS,
     Resource,
@@ -47,6 +48,7 @@ OF_KIND = {
     "InferencePool": INFERENCE_POOLS,
     "GPUNodeClaim": GPU_NODE_CLAIMS,
     "GPUNodePool": GPU_NODE_POOLS,
+    "GPUQueue": GPU_QUEUES,
 }
 """The resource of each kind of ours whose status we write."""
 

@@ -87,8 +87,8 @@ def _active(quarrel: Contention | None) -> News:
 def _valid(pool: ServingPool) -> News:
     missing = not_supported(pool)
     if missing:
-        return (conditions.VALID, False, reasons.Serving.NOT_SUPPORTED, "; ".join(missing))
-    return (conditions.VALID, True, reasons.Serving.SUPPORTED, "all that the spec asks for is built")
+        return (conditions.VALID, False, reasons.Support.NOT_SUPPORTED, "; ".join(missing))
+    return (conditions.VALID, True, reasons.Support.SUPPORTED, "all that the spec asks for is built")
 
 
 def freed(pool: ServingPool) -> tuple[Pod, ...]:

@@ -184,7 +184,7 @@ def _misconfigured(job: Job, queues: Queues) -> Explanation | None:
         )
     wanted = job.spec.queue_name
     if not wanted:
-        return unserved(job, queues)
+        return unserved(job, queues) or _wrong_data(job, queues)
     if wanted not in snapshot.queues:
         return _wrong(
             f"GPUQueue {wanted} does not exist",
@@ -196,7 +196,22 @@ def _misconfigured(job: Job, queues: Queues) -> Explanation | None:
             f"GPUQueue {wanted} does not serve namespace {job.namespace}",
             f"Use {own}, or ask the platform team to open the queue.",
         )
-    return None
+    return _wrong_data(job, queues)
+
+
+def _wrong_data(job: Job, queues: Queues) -> Explanation | None:
+    """The queue takes only data of certain classes, and the job is not known to have one of them."""
+    queue = queues.snapshot.queues.get(queues.of(job))
+    given = job.spec.data_class
+    if queue is None or not queue.spec.data_classes or given in queue.spec.data_classes:
+        return None
+    has = f"data class {given}" if given else "jobs without a dataClass"
+    return _wrong(
+        f"GPUQueue {queue.name} does not take {has}; it takes {', '.join(queue.spec.data_classes)}",
+        "Use another queue, or ask the platform team to open this one; dataClass cannot be changed once set."
+        if given
+        else "Set spec.dataClass to what the data is.",
+    )
 
 
 def unserved(owner: Owner, queues: Queues) -> Explanation | None:
