@@ -264,6 +264,8 @@ class Activity(Part):
     """For how much of that time there are measurements, in percent."""
     unknown_seconds: Int | None = None
     """For how many seconds since it fell quiet there are no measurements."""
+    quiet_since: Timestamp | None = None
+    """When it fell quiet."""
     measured_since: Timestamp | None = None
     """Since when there has been no gap in the measurements."""
     observed_time: Timestamp | None = None
