@@ -356,6 +356,8 @@ class Claim(OwnObject):
     status: GPUNodeClaimStatus
     finalizers: tuple[str, ...] = ()
     deleting_since: datetime | None = None
+    status_refused: bool = False
+    """The API server did not take its last status: the schema is an older or a newer one."""
 
     @property
     def work(self) -> Beneficiary | None:

@@ -105,6 +105,8 @@ class Applier:
             outcome = "refused"
             log.warning("the API server refused a write", action=name, target=target, error=str(error))
             await self._tell_refusal(action, error)
+            if isinstance(action, WriteStatus):
+                self._cluster.note_status(action.subject, refused=isinstance(error, InvalidError))
         except NotLeaderError:
             raise
         except Exception:
@@ -165,6 +167,7 @@ class Applier:
             case WriteStatus():
                 version = await self._writes.write_status(action.subject, action.status)
                 self._unheard.note(action.subject, action.status, version)
+                self._cluster.note_status(action.subject, refused=False)
                 await self._writes.tell(action.subject, action.notes)
             case TellOfNode():
                 await self._writes.tell(action.sighting, action.notes)
