@@ -97,13 +97,13 @@ def test_two_that_want_one_name_and_a_service_of_somebody_else_are_told_and_star
     wait_until(
         lambda: {who: _told(team, *who) for who in taken} == expected, 30, lambda: [_told(team, *w) for w in taken]
     )
-    said = _why(team, "gpool/lab")
-    assert (said["reason"], said["message"]) == ("NameTaken", taken["gpool", "lab"])
-    assert "under another name" in said["nextStep"]
     assert {name: _versions(team)[name] for name in before} == before
     assert not team.pods("train")
 
     team.kubectl("delete", "service", "desk", "train-gang")
+    said = _why(team, "gpool/lab")
+    assert (said["reason"], said["message"]) == ("NameTaken", taken["gpool", "lab"])
+    assert "under another name" in said["nextStep"]
     team.wait_phase("train", "Running", within=70)
     wait_until(lambda: team.kubectl("get", "gws", "desk", "-o", "jsonpath={.status.phase}") == "Active", 70)
     assert operator.logged("error") == []
