@@ -113,7 +113,7 @@ class Applier:
             outcome = "failed"  # a fault of ours in the work of one must not hold up that of all others
             log.exception("an action failed", action=name, target=target)
         # What creates has a memory of its own for refusals, which its owner can clear.
-        if outcome == "failed" or not isinstance(action, AdmitJob | StartWorkspace | WriteDeployment):
+        if outcome == "failed" or not _creates(action):
             self._patience.note(key, refused=outcome in ("refused", "failed"))
         self._observe(action, outcome)
         return outcome
@@ -125,7 +125,7 @@ class Applier:
         """Count it, and say it on the object; refused children are told in the status of their owner."""
         subject, why = _subject(action), type(error).__name__.removesuffix("Error")
         self._refused(subject.KIND if subject is not None else "", why)
-        if subject is None or isinstance(action, AdmitJob | StartWorkspace | WriteDeployment | GrowVolume):
+        if subject is None or _creates(action) or isinstance(action, GrowVolume):
             return
         name = type(action).__name__
         message = f"the API server refuses what the operator writes for it ({name}): {error.message}"
@@ -237,6 +237,11 @@ class Applier:
             raise
         if owner.create_error:
             self._cluster.note_refusal(owner, "")
+
+
+def _creates(action: Action) -> bool:
+    """Whether it makes children: what refuses them stands in the status of their owner until it is mended."""
+    return isinstance(action, AdmitJob | StartWorkspace) or (isinstance(action, WriteDeployment) and action.reshapes)
 
 
 def _subject(action: Action) -> OwnObject | None:
