@@ -99,7 +99,16 @@ class Synthetic(World):
             labels = {"kubernetes.io/metadata.name": name}
             spec = GPUQueueSpec.model_validate({"namespaces": {"matchLabels": labels}})
             self.add_namespace(Namespace(name, labels))
-            self.add_queue(Queue(f"q-{i}", f"uid-q-{i}", spec))
+            self.add_queue(
+                Queue(
+                    name=f"q-{i}",
+                    uid=f"uid-q-{i}",
+                    resource_version="1",
+                    generation=1,
+                    created_at=self.now,
+                    spec=spec,
+                )
+            )
 
     def _add_nodes(self, count: int) -> None:
         amounts = {GPU: 8, "cpu": 192_000, "memory": 2**41, "ephemeral-storage": 2**42, "pods": 110}

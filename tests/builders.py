@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec, GPUNodePoolStatus
-from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec
+from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec, GPUQueueStatus
 from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec, InferencePoolStatus
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
 from stokehold.model import names
@@ -185,8 +185,19 @@ def a_pool(name: str = "h100", **spec: Any) -> NodePool:
 
 
 def a_queue(name: str = "queue", **spec: Any) -> Queue:
-    """A queue for every namespace."""
-    return Queue(name, f"uid-{name}", GPUQueueSpec.model_validate({"namespaces": {}, **spec}))
+    """A queue for every namespace, whose status is up to date if nothing that is not built yet is asked of it."""
+    valid = {"type": "Valid", "status": "True", "reason": "Supported", "message": "all that the spec asks for is built"}
+    valid |= {"observedGeneration": 1, "lastTransitionTime": NOW}
+    told = {"observedGeneration": 1, "phase": "Active", "conditions": [valid]}
+    return Queue(
+        name=name,
+        uid=f"uid-{name}",
+        resource_version="1",
+        generation=1,
+        created_at=NOW,
+        spec=GPUQueueSpec.model_validate({"namespaces": {}, **spec}),
+        status=GPUQueueStatus.model_validate(spec.pop("status", told)),
+    )
 
 
 def used_by(pods: Iterable[Pod]) -> dict[str, dict[str, int]]:

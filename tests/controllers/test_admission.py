@@ -57,6 +57,24 @@ def test_a_broken_object_is_refused_by_the_paths_that_its_author_wrote():
     assert [text.split(":")[0] for text in verdict.refusals] == ["spec.numNodes", "spec.gpusPerNode"]
 
 
+def test_what_was_stored_under_an_older_rule_may_be_changed_elsewhere_and_not_made_worse():
+    stored = a_manifest(numNodes=0)
+
+    assert judge(TrainingJob, a_manifest(numNodes=0, suspend=True), around(), stored).refusals == ()
+    (worse,) = judge(TrainingJob, a_manifest(numNodes=-1), around(), stored).refusals
+    (other,) = judge(TrainingJob, a_manifest(numNodes=0, gpusPerNode=-1), around(), stored).refusals
+    assert (worse.split(":")[0], other.split(":")[0]) == ("spec.numNodes", "spec.gpusPerNode")
+
+
+def test_field_of_newer_crds_is_no_fault_and_the_rules_hold_beside_it():
+    newer = a_manifest(queueName="b", shiny={"new": True})
+
+    (refusal,) = judge(TrainingJob, newer, around(serving("team-b", "b"), serving("team-a", "a"))).refusals
+
+    assert refusal.startswith("spec.queueName")
+    assert judge(TrainingJob, a_manifest(shiny=1), around()).refusals == ()
+
+
 def test_the_status_is_the_operators_own():
     manifest = {**a_manifest(), "kind": "GPUQueue", "spec": {}, "status": {"nonsense": 1}}
 

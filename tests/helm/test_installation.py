@@ -11,7 +11,7 @@ from hack.cluster import LocalCluster
 from hack.cluster.certificates import Authority
 from hack.installation import CHART, NAMESPACE, RELEASE, HelmError, helm
 
-from kit.jobs import Team, training_job
+from kit.jobs import Team, training_job, wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -85,6 +85,7 @@ def test_a_release_comes_changes_and_goes_and_the_users_objects_stay(cluster: Lo
     gpu_nodes = cluster.kubectl("get", "nodes", "-l", "nvidia.com/gpu.present", "-o", "name").split()
     assert get(cluster, "daemonset", f"{RELEASE}-agent")["status"]["numberReady"] == len(gpu_nodes) == 6
 
+    _agent_makes_way_for_a_driver_upgrade(cluster, gpu_nodes[0].removeprefix("node/"), len(gpu_nodes))
     team = Team.create(cluster, "installed")
     for made in live_objects(team):
         cluster.kubectl("apply", "-f", "-", input=json.dumps(made))
@@ -114,6 +115,20 @@ def test_a_release_comes_changes_and_goes_and_the_users_objects_stay(cluster: Lo
     helm(cluster, "uninstall", RELEASE, "--wait", "--timeout=90s")
     cluster.kubectl("delete", ",".join(KEPT), "--all", "-A")
     team.delete()
+
+
+def _agent_makes_way_for_a_driver_upgrade(cluster: LocalCluster, node: str, agents: int) -> None:
+    """As NVIDIA's GPU operator asks for it, and says when it is over."""
+
+    def labelled(value: str, running: int) -> None:
+        cluster.kubectl("label", "node", node, f"nvidia.com/gpu.deploy.client={value}", "--overwrite")
+        wait_until(lambda: get(cluster, "daemonset", f"{RELEASE}-agent")["status"].get("numberReady") == running, 30)
+
+    labelled("paused-for-driver-upgrade", agents - 1)
+    pods = json.loads(cluster.kubectl("-n", NAMESPACE, "get", "pods", "-o", "json"))["items"]
+    assert node not in {pod["spec"].get("nodeName") for pod in pods if "deletionTimestamp" not in pod["metadata"]}
+    labelled("true", agents)
+    cluster.kubectl("label", "node", node, "nvidia.com/gpu.deploy.client-")
 
 
 def test_a_new_certificate_leaves_the_one_before_it_trusted(cluster: LocalCluster):

@@ -10,6 +10,7 @@ import pytest
 from hack.cluster import LocalCluster
 from hack.installation import CHART, NAMESPACE, RELEASE, ROOT, OperatorProcess, beside, helm, install
 
+from kit.burst import Cloud
 from kit.jobs import Team, wait_until
 from kit.serving import inference_pool
 
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.cluster
 
 CRDS = ROOT / "crds"
 KINDS = sorted(path.stem for path in CRDS.glob("*.yaml"))
+KINDS_WITH_OBJECTS = ("trainingjobs", "devworkspaces", "gpunodeclaims", "gpunodepools")
 
 
 @pytest.fixture
@@ -45,18 +47,27 @@ def test_objects_stored_under_an_older_rule_get_their_status_and_go_and_the_othe
     change_schema: Callable[[str, Callable[[Any, Any], None]], None],
 ):
     operator = start_operator()
-    team = Team.create(installed, "stricter")
+    team, cloud = Team.create(installed, "stricter"), Cloud(installed)
     queue = "q" * 120
-    team.submit("long", queueName=queue)
-    team.submit("pauses")
-    team.wait_phase("pauses", "Running", within=40)
-    team.wait_reason("long", "Misconfigured")
+    _store_objects(team, cloud, queue)
 
     def stricter(spec: Any, status: Any) -> None:
         spec["queueName"]["maxLength"] = 60
+        del spec["env"]
+        spec["shiny"] = {"type": "string"}
         status["phase"]["enum"] = ["Pending", "Starting", "Running", "Restarting", "Succeeded", "Failed"]
 
+    def terser(_: Any, status: Any) -> None:
+        status["phase"]["enum"] = ["Requested", "Launched", "Registered"]
+        status["conditions"]["items"]["properties"]["reason"]["maxLength"] = 6
+
     change_schema("trainingjobs", stricter)
+    change_schema("gpunodeclaims", terser)
+    change_schema(
+        "devworkspaces", lambda _, status: status["conditions"]["items"]["properties"]["reason"].update(maxLength=6)
+    )
+    assert all(_row(installed, kind) for kind in KINDS_WITH_OBJECTS)
+    _delete_within_ten_seconds(team, "gws/first", f"gnc/{cloud.claims()[0]['metadata']['name']}")
     operator.stop()
     operator.restart()
     serves = {"namespaces": {"matchLabels": {"kubernetes.io/metadata.name": team.namespace}}}
@@ -64,16 +75,36 @@ def test_objects_stored_under_an_older_rule_get_their_status_and_go_and_the_othe
         {"apiVersion": "stokehold.dev/v1alpha1", "kind": "GPUQueue", "metadata": {"name": queue}, "spec": serves}
     )
     team.patch("pauses", {"suspend": True})
-    team.submit("new", {"run-for": "1s"})
+    team.submit("new", {"run-for": "1s"}, shiny="only the newer version knows it")
 
     team.wait_phase("long", "Running", within=40)
     team.wait_phase("new", "Succeeded", within=40)
     wait_until(lambda: team.events("pauses") == ["WriteRefused"], 30, lambda: team.events("pauses"))
     assert operator.metric("stokehold_writes_refused_total", kind="TrainingJob", reason="Invalid") >= 1
     assert team.job("long")["spec"]["queueName"] == queue
-    team.kubectl("delete", "tj", "--all", "--timeout=20s")
+    assert team.job("new")["spec"]["shiny"]
+    assert operator.metric("stokehold_writes_refused_total", kind="GPUNodeClaim", reason="Invalid") >= 1
+    assert all(_row(installed, kind) for kind in KINDS_WITH_OBJECTS)
+    cloud.declare(max_nodes=3, keepWarm=0, delay="1h")
+    names = [f"gnc/{claim['metadata']['name']}" for claim in cloud.claims()]
+    _delete_within_ten_seconds(team, "gws/second", *names, "tj/long", "tj/pauses", "tj/new")
+    cloud.delete()
     installed.kubectl("delete", "gq", queue)
     assert operator.logged("error") == []
+
+
+def _store_objects(team: Team, cloud: Cloud, queue: str) -> None:
+    cloud.declare(max_nodes=3, keepWarm=3, delay="1h", simulated={"bootTime": "1s"})
+    team.submit("long", queueName=queue, env=[{"name": "A", "value": "b"}])
+    team.submit("pauses")
+    team.apply(*(_desk(name) for name in ("first", "second")))
+    team.wait_phase("pauses", "Running", within=40)
+    team.wait_reason("long", "Misconfigured")
+    wait_until(lambda: cloud.phases() == ["Ready"] * 3, 40, cloud.claims)
+
+
+def _delete_within_ten_seconds(team: Team, *names: str) -> None:
+    team.kubectl("delete", *names, "--timeout=10s")
 
 
 DROPPED = ("observedGeneration", "activity", "costPerGpuHour", "decisions", "gpus", "usage", "selector")
@@ -166,6 +197,18 @@ def assert_pods_go_with_their_job(team: Team, name: str) -> None:
     team.wait_phase(name, "Running", within=10)
     (service,) = team.items("services", f"stokehold.dev/job={name}")
     assert service["metadata"]["ownerReferences"][0]["uid"] == team.job(name)["metadata"]["uid"]
+
+
+def _desk(name: str) -> dict[str, Any]:
+    spec = {"image": "x"}
+    return {"apiVersion": "stokehold.dev/v1alpha1", "kind": "DevWorkspace", "metadata": {"name": name}, "spec": spec}
+
+
+def _row(cluster: LocalCluster, plural: str) -> list[str]:
+    """The first object of a kind as `kubectl get` prints it, with its columns."""
+    lines = cluster.kubectl("get", f"{plural}.stokehold.dev", "-A", "-o", "wide").splitlines()
+    assert "<invalid>" not in lines[1]
+    return lines[1].split()
 
 
 def missing(operator: OperatorProcess) -> list[str]:

@@ -1,6 +1,8 @@
 """Names that fit the object but not its children: either refused with the limit, or shortened so that all works."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -72,6 +74,43 @@ def test_pod_that_the_server_refuses_is_reported_not_retried_in_silence(team: Te
     assert "volumeMounts" in team.status("labelled")["queue"]["message"]
 
 
+def test_two_that_want_one_name_and_a_service_of_somebody_else_are_told_and_start_once_the_name_is_free(
+    team: Team, operator: OperatorProcess
+):
+    foreign = {"spec": {"type": "ExternalName", "externalName": "other.example"}, "apiVersion": "v1", "kind": "Service"}
+    team.apply(*({**foreign, "metadata": {"name": name}} for name in ("desk", "train-gang")))
+    before = _versions(team)
+    pool = {"replicas": {"min": 1, "max": 1}, "gpuTypes": ["h100"]}
+    team.apply(inference_pool("chat", **pool), _object("DevWorkspace", "lab", image="x"))
+    wait_until(lambda: {"chat", "lab"} <= set(_versions(team)), 30)
+
+    team.apply(inference_pool("lab", **pool), *(_object("DevWorkspace", name, image="x") for name in ("chat", "desk")))
+    team.submit("train", numNodes=2)
+
+    taken = {
+        ("gpool", "lab"): "Service lab exists already and belongs to DevWorkspace lab",
+        ("gws", "chat"): "Service chat exists already and belongs to InferencePool chat",
+        ("gws", "desk"): "Service desk exists already and was made by somebody else",
+        ("tj", "train"): "Service train-gang exists already and was made by somebody else",
+    }
+    expected = {who: f"NameTaken: {whose}" for who, whose in taken.items()}
+    wait_until(
+        lambda: {who: _told(team, *who) for who in taken} == expected, 30, lambda: [_told(team, *w) for w in taken]
+    )
+    assert {name: _versions(team)[name] for name in before} == before
+    assert not team.pods("train")
+
+    team.kubectl("delete", "service", "desk", "train-gang")
+    said = _why(team, "gpool/lab")
+    assert (said["reason"], said["message"]) == ("NameTaken", taken["gpool", "lab"])
+    assert "under another name" in said["nextStep"]
+    team.wait_phase("train", "Running", within=70)
+    wait_until(lambda: team.kubectl("get", "gws", "desk", "-o", "jsonpath={.status.phase}") == "Active", 70)
+    assert operator.logged("error") == []
+    team.kubectl("delete", "gpool,gws,tj", "--all", "--wait=false")
+    wait_until(lambda: not team.pods(), 60, lambda: team.kubectl("get", "pods"))
+
+
 @pytest.fixture
 def long_queue_and_pool(team: Team, cluster: LocalCluster) -> Iterator[None]:
     """All work of the team goes through a queue and to a pool whose names are as long as names can be."""
@@ -123,6 +162,24 @@ def _object(kind: str, name: str, **spec: object) -> Object:
 
 def _phases(team: Team) -> list[str]:
     return team.kubectl("get", "gpool,gws", "-o", "jsonpath={.items[*].status.phase}").split()
+
+
+def _versions(team: Team) -> dict[str, str]:
+    """Of the Services: one whose version is the same has been touched by nobody."""
+    return {s["metadata"]["name"]: s["metadata"]["resourceVersion"] for s in team.items("services")}
+
+
+def _told(team: Team, kind: str, name: str) -> str:
+    return team.kubectl("get", kind, name, "-o", "jsonpath={.status.queue.reason}: {.status.queue.message}")
+
+
+def _why(team: Team, what: str) -> Object:
+    command = [sys.executable, "-m", "stokehold.cli.main", "why", what, "-n", team.namespace, "-o", "json"]
+    done = subprocess.run(  # noqa: S603 - ourselves
+        [*command, "--kubeconfig", str(team.cluster.kubeconfig)], capture_output=True, text=True, check=True, timeout=60
+    )
+    answer: Object = json.loads(done.stdout)
+    return answer
 
 
 def _children(team: Team) -> dict[tuple[str, str], dict[str, str]]:

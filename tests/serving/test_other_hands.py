@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hack.cluster import LocalCluster
 from hack.engines import Engines
-from hack.installation import helm
+from hack.installation import OperatorProcess, helm
 
 from kit.jobs import wait_until
 from kit.serving import BY_ENGINE, ServingTeam, inference_pool
@@ -156,21 +156,30 @@ def test_pods_that_somebody_else_shaped_are_restored_and_a_restart_is_let_throug
     assert "kubectl.kubernetes.io/restartedAt" in after["spec"]["template"]["metadata"]["annotations"]
 
 
-def test_manifest_that_is_applied_again_and_again_changes_nothing(team: ServingTeam, engines: Engines):
+def test_manifest_that_is_applied_again_and_again_changes_nothing(
+    team: ServingTeam, engines: Engines, operator: OperatorProcess
+):
     engines.clients = 20
     manifest = json.dumps(inference_pool("chat", scaling=BY_ENGINE))
     apply = ("apply", "--server-side", "--force-conflicts", "--field-manager=gitops", "-f", "-")
     team.kubectl(*apply, text=manifest)
     team.wait_replicas("chat", 3)
     generation = team.child("deployment", "chat")["metadata"]["generation"]
+    before = writes(operator)
 
     for _ in range(5):
         team.kubectl(*apply, text=manifest)
 
+    assert writes(operator) - before <= 1  # what was still to be told when it began
     assert team.wait_replicas("chat", 3)["decisions"][-1]["replicas"] == 3
     assert team.child("deployment", "chat")["metadata"]["generation"] == generation
     managers = {entry["manager"]: entry["fieldsV1"] for entry in managed_fields(team, "chat")}
     assert set(managers["stokehold"]) == {"f:status"}
+
+
+def writes(operator: OperatorProcess) -> float:
+    counts = "stokehold_api_request_duration_seconds_count"
+    return sum(operator.metric(counts, verb=verb) for verb in ("create", "update", "patch", "delete"))
 
 
 def managed_fields(team: ServingTeam, name: str) -> list[dict]:

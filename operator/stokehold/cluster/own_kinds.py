@@ -99,7 +99,7 @@ def read_job(raw: wire.OwnKind, known: "Job | Unreadable | None" = None) -> "Job
 def read_queue(raw: wire.OwnKind) -> Queue:
     """A GPUQueue; raises ValueError when it cannot be understood."""
     parsed = GPUQueue.read(_document("GPUQueue", raw))
-    return Queue(raw.metadata.name, raw.metadata.uid, parsed.spec)
+    return Queue(**_identity(raw.metadata), spec=parsed.spec, status=parsed.status)
 
 
 def read_node_pool(raw: wire.OwnKind) -> NodePool:

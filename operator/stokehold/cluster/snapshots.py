@@ -49,6 +49,7 @@ class Refusal:
     at: datetime
     generation: int
     times: int
+    name_taken: bool
 
 
 @dataclass(slots=True)
@@ -100,6 +101,8 @@ class Cluster:
         """By uid of the workspace; a new process asks once more."""
         self._told: dict[str, frozenset[str]] = {}
         """By uid of the GPUNode; a new process tells it again, and the API server has the Event already."""
+        self._refused_statuses: set[str] = set()
+        # Uids of the claims whose last status the API server found invalid.
         self._listings: dict[str, Listing] = {}
         self._answers: dict[str, Answer] = {}
         self._wake = wake
@@ -155,16 +158,32 @@ class Cluster:
             found |= {name: replace(found[name], told=keys) for name, keys in told.items()}
         return found
 
-    def note_refusal(self, owner: OwnObject, message: str) -> None:
+    def note_refusal(self, owner: OwnObject, message: str, *, name_taken: bool = False) -> None:
         """Remember in whose words the API server refused an object's children; an empty message forgets it."""
         before = self._refusals.pop(owner.uid, None)
         if message:
             times = before.times if before is not None and before.generation == owner.generation else 0
-            self._refusals[owner.uid] = Refusal(message, self._clock(), owner.generation, times + 1)
+            self._refusals[owner.uid] = Refusal(message, self._clock(), owner.generation, times + 1, name_taken)
 
     def note_refused_size(self, workspace: Workspace, size: str) -> None:
         """Remember that the workspace's volume cannot grow to this size."""
         self._refused_sizes[workspace.uid] = size
+
+    def note_status(self, subject: OwnObject, *, refused: bool) -> None:
+        """Remember whether the API server takes a claim's status: what is given back must go without it."""
+        if refused and subject.KIND == Claim.KIND:
+            self._refused_statuses.add(subject.uid)
+            self._wake()
+        else:
+            self._refused_statuses.discard(subject.uid)
+
+    def _current_claims(self) -> dict[str, Claim]:
+        found = dict(self.claims.values)
+        if self._refused_statuses:
+            refused = {name: claim for name, claim in found.items() if claim.uid in self._refused_statuses}
+            self._refused_statuses = {claim.uid for claim in refused.values()}
+            found |= {name: replace(claim, status_refused=True) for name, claim in refused.items()}
+        return found
 
     def note_told(self, sighting: Sighting, keys: frozenset[str]) -> None:
         """Remember what has been told of a node."""
@@ -196,7 +215,7 @@ class Cluster:
             workspaces=workspaces,
             serving_pools=serving,
             loads=dict(self.loads),
-            claims=dict(self.claims.values),
+            claims=self._current_claims(),
             unread_claims=frozenset(self.outside.unread_claims()),
             sightings=self._current_sightings(),
             tenants=self.pods.tenants(),
@@ -229,6 +248,7 @@ class Cluster:
             create_error=refusal.message,
             create_failed_at=refusal.at,
             create_failures=refusal.times,
+            name_taken=refusal.name_taken,
         )
 
     def _with_claims(self, job: Job) -> Job:

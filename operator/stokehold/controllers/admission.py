@@ -67,13 +67,19 @@ class Verdict:
 def judge(
     kind: type[Kind], manifest: Mapping[str, Any], around: Surroundings, before: Mapping[str, Any] | None = None
 ) -> Verdict:
-    """Return the verdict on an object that somebody wants to write; `before` is what it would replace."""
+    """Return the verdict on an object that somebody wants to write; `before` is what it would replace.
+
+    A field that we do not know has passed the API server: its CRDs are newer than we are. What was wrong before, and is
+    not touched, was stored under an older rule: it must not stand in the way of a stop, or of a finalizer.
+    """
     if is_nested_deeper(manifest.get("spec"), DEEPEST):
         return Verdict((TOO_DEEP,))
     try:
-        parsed = kind.parse_strict({k: v for k, v in manifest.items() if k != "status"})
+        parsed = kind.read({k: v for k, v in manifest.items() if k != "status"})
     except ValidationError as error:
-        return Verdict(tuple(_sentence(problem) for problem in error.errors()[:MOST_COMPLAINTS]))
+        stored = _problems(kind, before or {})
+        fresh = [problem for problem in error.errors() if _mark(problem) not in stored]
+        return Verdict(tuple(_sentence(problem) for problem in fresh[:MOST_COMPLAINTS]))
     match parsed:
         case TrainingJob():
             return _judge_job(parsed, around)
@@ -250,6 +256,19 @@ def _source(spec: GPUNodePoolSpec) -> tuple[str, str]:
         return "", ""
     kind = next(name for name in type(given).model_fields if getattr(given, name) is not None)
     return kind, given.webhook.url if given.webhook is not None else ""
+
+
+def _problems(kind: type[Kind], stored: Mapping[str, Any]) -> set[tuple[Any, ...]]:
+    try:
+        kind.read({k: v for k, v in stored.items() if k != "status"})
+    except ValidationError as error:
+        return {_mark(problem) for problem in error.errors()}
+    return set()
+
+
+def _mark(problem: Any) -> tuple[Any, ...]:
+    """The same place, rule and value give the same."""
+    return (problem["loc"], problem["type"], repr(problem["input"]))
 
 
 def _sentence(problem: Any) -> str:

@@ -19,6 +19,8 @@ class Waiting(StrEnum):
     """An attempt has ended, or a workspace's pod did not come up; it may start again at `status.requeueAt`."""
     CREATION_REFUSED = "CreationRefused"
     """The API server refused its pods or Service (a ResourceQuota, a policy): its words are in the message."""
+    NAME_TAKEN = "NameTaken"
+    """A Service or pod of a name that it needs is somebody else's; what is not ours is never overwritten."""
     VOLUME_UNAVAILABLE = "VolumeUnavailable"
     """A volume claim that it names, or the one with a workspace's files, is gone, lost or being deleted (nothing starts
     on an empty one unasked), or no node reaches all of its volumes."""
@@ -119,6 +121,11 @@ class Serving(StrEnum):
     """Nobody else writes the Deployment."""
     OTHER_WRITER = "OtherWriter"
     """Somebody else keeps writing the Deployment: it is left as it is for half an hour."""
+
+
+class Support(StrEnum):
+    """Whether all that an object asks for is done; reason of the condition `Valid`."""
+
     SUPPORTED = "Supported"
     """All that the spec asks for is built."""
     NOT_SUPPORTED = "NotSupportedYet"

@@ -14,7 +14,7 @@ from stokehold.api.v1alpha1.dev_workspace import DevWorkspaceSpec, DevWorkspaceS
 from stokehold.api.v1alpha1.gpu_node import GPUNodeStatus
 from stokehold.api.v1alpha1.gpu_node_claim import Beneficiary, GPUNodeClaimSpec, GPUNodeClaimStatus
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec, GPUNodePoolStatus
-from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec
+from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec, GPUQueueStatus
 from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec, InferencePoolStatus
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
 from stokehold.model.capacity import Answer, Listing
@@ -210,6 +210,8 @@ class Job(OwnObject):
     create_failed_at: datetime | None = None
     create_failures: int = 0
     """How often in a row, since its spec was changed last."""
+    name_taken: bool = False
+    """Whether it was refused because somebody else has an object of a name that it needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +312,8 @@ class Workspace(OwnObject):
     create_failed_at: datetime | None = None
     create_failures: int = 0
     """How often in a row, since its spec was changed last."""
+    name_taken: bool = False
+    """Whether it was refused because somebody else has an object of a name that it needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +346,8 @@ class ServingPool(OwnObject):
     create_failed_at: datetime | None = None
     create_failures: int = 0
     """How often in a row, since its spec was changed last."""
+    name_taken: bool = False
+    """Whether it was refused because somebody else has an object of a name that it needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,6 +360,8 @@ class Claim(OwnObject):
     status: GPUNodeClaimStatus
     finalizers: tuple[str, ...] = ()
     deleting_since: datetime | None = None
+    status_refused: bool = False
+    """The API server did not take its last status: the schema is an older or a newer one."""
 
     @property
     def work(self) -> Beneficiary | None:
@@ -382,13 +390,14 @@ class NodePool(OwnObject):
     status: GPUNodePoolStatus = field(default_factory=GPUNodePoolStatus)
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """A GPUQueue as declared."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue(OwnObject):
+    """A GPUQueue."""
 
-    name: str
-    uid: str
+    KIND = "GPUQueue"
+
     spec: GPUQueueSpec
+    status: GPUQueueStatus = field(default_factory=GPUQueueStatus)
 
 
 @dataclass(frozen=True, slots=True)

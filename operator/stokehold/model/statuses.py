@@ -5,7 +5,7 @@ from typing import Any
 
 from stokehold.api import conditions
 from stokehold.api.conditions import Condition, with_condition
-from stokehold.model.snapshot import Job, NodePool, ServingPool, Workspace
+from stokehold.model.snapshot import Job, NodePool, Queue, ServingPool, Workspace
 
 Owner = Job | Workspace | ServingPool
 """What has a status with conditions that a planner writes."""
@@ -27,7 +27,7 @@ def dump(status: Any) -> Status:
     return dumped
 
 
-def told_conditions(owner: Owner | NodePool, now: datetime, *news: News) -> tuple[Condition, ...]:
+def told_conditions(owner: Owner | NodePool | Queue, now: datetime, *news: News) -> tuple[Condition, ...]:
     """The object's conditions with the news laid over them."""
     result = owner.status.conditions
     for kind, holds, reason, message in news:

@@ -16,7 +16,7 @@ from builders import (
 )
 from kit.autoscaling import BY_ENGINE, carried_out, condition, desired, plan, running, settled, shifted, world
 from stokehold.api.v1alpha1.inference_pool import InferencePoolStatus
-from stokehold.model.actions import WriteDeployment
+from stokehold.model.actions import Note, WriteDeployment
 from stokehold.model.demand import with_gpu_resource
 from stokehold.model.snapshot import PriorityClass
 
@@ -31,25 +31,29 @@ def test_replicas_that_somebody_else_wrote_are_written_back():
     assert (write.replicas, write.reshapes) == (3, False)
 
 
-def test_others_are_undone_three_times_in_a_minute_and_then_left_alone_and_named():
+def test_others_who_write_every_three_seconds_are_undone_three_times_and_then_left_alone_and_named():
     pool = running(3, scaling=BY_ENGINE)
     load = a_load([a_source(running=8, waiting=0)] * 3)
     theirs = {"replicas": 5, "written_replicas": 3, "replicas_writer": "gitops"}
     undone: list[int] = []
-    for second in range(0, 12, 3):
+    told: list[Note] = []
+    writes: list[int] = []
+    for second in range(0, 120, 3):
         at = NOW + timedelta(seconds=second)
         fought = replace(pool, pod_set=replace(pool.pod_set, **theirs))
         snapshot = world(fought, shifted(load, at), at)
         actions = plan(snapshot)
         undone.append(sum(isinstance(action, WriteDeployment) for action in actions))
+        told += [note for action in actions for note in getattr(action, "notes", ())]
+        writes.append(len(actions))
         (pool,) = carried_out(snapshot, actions).serving_pools.values()
 
     status, reason, message = condition(pool, "ScalingActive")
-    assert undone == [1, 1, 1, 0]
+    assert undone == [1, 1, 1, *[0] * 37]  # so their number stands: no pod comes or goes for the rest of the time
+    assert writes[4:] == [0] * 36
     assert (status, reason) == ("False", "OtherWriter")
     assert "gitops keeps writing spec.replicas to 5" in message
-    (note,) = [note for action in actions for note in action.notes]
-    assert (note.reason, note.warning) == ("OtherWriter", True)
+    assert [(note.reason, note.warning) for note in told] == [("OtherWriter", True)]
     assert pool.status.desired_replicas == 3
 
     later = NOW + timedelta(minutes=31)
@@ -96,6 +100,37 @@ def test_service_or_budget_that_somebody_deleted_comes_back():
     for lost in ({"has_service": False}, {"has_budget": False}):
         (write, *_) = plan(world(replace(running(2, scaling=BY_ENGINE), **lost)))
         assert write.reshapes
+
+
+TAKEN = "Service chat exists already and was made by somebody else"
+
+
+def test_children_that_were_refused_are_told_once_and_tried_again_while_the_number_follows_the_load():
+    had = replace(running(2, scaling=BY_ENGINE), has_service=False)
+    busy = a_load([a_source(running=16, waiting=0)] * 2)
+    refused = replace(had, create_error=TAKEN, create_failed_at=NOW, name_taken=True)
+
+    (write, tell) = plan(world(refused, busy))
+    after, _ = settled(world(refused, busy))
+
+    assert (write.replicas, write.reshapes) == (4, False)
+    assert [note.reason for note in tell.notes] == ["LoadRose", "NameTaken"]
+    assert (after.status.queue.reason, after.status.queue.message) == ("NameTaken", TAKEN)
+    assert plan(world(after, busy)) == []  # the same words are no news
+    later = plan(world(after, shifted(busy, NOW + timedelta(seconds=10)), NOW + timedelta(seconds=10)))
+    assert [action.reshapes for action in later if isinstance(action, WriteDeployment)] == [True]
+    well, _ = settled(world(replace(after, create_error="", name_taken=False, has_service=True)))
+    assert well.status.queue is None
+
+
+def test_new_pool_whose_name_is_taken_waits_and_says_so():
+    refused = replace(a_serving_pool(), create_error=TAKEN, create_failed_at=NOW, name_taken=True)
+
+    after, actions = settled(world(refused))
+
+    assert not [action for action in actions if isinstance(action, WriteDeployment)]
+    assert (after.status.phase, after.status.queue.reason) == ("Pending", "NameTaken")
+    assert TAKEN in condition(after, "Ready")[2]
 
 
 def test_canary_is_told_to_be_missing_and_rolls_nothing_out():

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from builders import NOW
 from kit.workspaces import a_gpu, a_sighting, a_workspace, carried_out, workspaces_at
+from stokehold.api.conditions import IDLE as IDLE_CONDITION
+from stokehold.api.conditions import find_condition
 from stokehold.api.v1alpha1.dev_workspace import DevWorkspaceStatus
 from stokehold.model.actions import Action, EndWorkspace
 from stokehold.model.snapshot import Sighting, Snapshot, Workspace
@@ -94,6 +96,13 @@ def assert_may_end(books: Books, before: DevWorkspaceStatus, now: datetime) -> N
     assert now - before.warned_at >= LEAD * STEP
 
 
+def assert_told_unknown(status: DevWorkspaceStatus) -> None:
+    """What is unknown, stale or partial is neither idle nor in use, and announces no stop."""
+    idle = find_condition(status.conditions, IDLE_CONDITION)
+    assert idle is not None
+    assert (idle.status, idle.reason, status.stop_at) == ("Unknown", "SignalUnknown", None)
+
+
 def minutes(history: list[tuple[str, int]]) -> list[str]:
     return [what for what, length in history for _ in range(length)]
 
@@ -101,11 +110,12 @@ def minutes(history: list[tuple[str, int]]) -> list[str]:
 @settings(max_examples=100, deadline=None)
 @given(runs)
 def test_no_stop_without_quiet_proof_for_the_whole_time_a_warning_and_one_more_look(history: list[tuple[str, int]]):
-    workspaces, agent, books = [a_workspace(gpus=2, idle=IDLE)], Agent(), Books()
+    workspaces, agent, books, dark = [a_workspace(gpus=2, idle=IDLE)], Agent(), Books(), 0
     for step, what in enumerate(minutes(history)):
         now = NOW + step * STEP
         agent.look(now, what)
         books.note(what)
+        dark = dark + 1 if what == "silent" else 0
         before = workspaces[0].status
         snapshot = workspaces_at(now, workspaces, *([agent.sighting] if agent.sighting else []))
         actions = plan(snapshot)
@@ -115,6 +125,8 @@ def test_no_stop_without_quiet_proof_for_the_whole_time_a_warning_and_one_more_l
             return
         workspaces = carried_out(workspaces, actions)
         assert not plan(replace(snapshot, workspaces={w.key: w for w in workspaces}))
+        if what in ("Unknown", "no owners", "half") or dark * STEP > SETTINGS.agent_silent_after:
+            assert_told_unknown(workspaces[0].status)
 
 
 @settings(max_examples=40, deadline=None)

@@ -11,6 +11,7 @@ from stokehold.api.names import RELEASE_FINALIZER
 from stokehold.cluster.own_kinds import read_claim
 from stokehold.cluster.wire import Metadata, OwnKind
 from stokehold.model.actions import AdmitJob, CordonNode, DeleteClaim, WriteStatus
+from stokehold.model.snapshot import Claim
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
@@ -206,3 +207,25 @@ def test_nodes_of_a_gang_that_is_only_half_created_are_kept():
     world.settle()
 
     assert [(claim.status.phase, claim.deleting) for claim in world.claims] == [("Ready", False), ("Ready", False)]
+
+
+def test_claim_whose_record_the_schema_does_not_take_goes_once_its_machine_is_gone():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    world.boot()
+    world.settle()
+    (claim,) = world.claims
+    world.snapshot = replace(world.snapshot, jobs={})
+    world.carry_out(DeleteClaim(claim, "by its owner"))
+
+    for _ in range(10):
+        for action in world.plan():
+            if isinstance(action, WriteStatus) and isinstance(action.subject, Claim):
+                assert world.machines == {}, "nothing is let go before the provider has taken its machine"
+                refused = {name: replace(one, status_refused=True) for name, one in world.snapshot.claims.items()}
+                world.snapshot = replace(world.snapshot, claims=refused)
+            else:
+                world.carry_out(action)
+
+    assert world.claims == []
+    assert world.snapshot.nodes == {}

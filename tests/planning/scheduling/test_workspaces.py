@@ -103,6 +103,19 @@ def test_refusals_of_the_api_server_are_answered_later_and_later(times: int, pau
         assert isinstance(action, type_)
 
 
+def test_a_name_that_somebody_else_has_is_a_reason_of_its_own_with_what_to_do_about_it():
+    words = "Service ada exists already and belongs to InferencePool ada"
+    refused = waiting({}, create_error=words, create_failed_at=NOW, create_failures=1, name_taken=True)
+
+    action = plan(refused)
+
+    assert isinstance(action, WriteStatus)
+    queue = action.status["queue"]
+    assert (queue["reason"], queue["message"]) == ("NameTaken", words)
+    assert queue["nextStep"].startswith("Delete the other one, or create the DevWorkspace under another name")
+    assert [note.reason for note in action.notes] == ["NameTaken"]
+
+
 ZONE = "topology.kubernetes.io/zone"
 IN_Z1 = ((Match(ZONE, "In", ("z1",)),),)
 

@@ -57,16 +57,13 @@ class Storage(Part):
 
 
 class GpuSignal(Part):
-    """When the GPUs count as busy. The highest of all samples decides, never their mean."""
+    """When the GPUs count as busy. The highest of all samples decides, never their mean; over which time, the node
+    agents are told (--window)."""
 
     required: Bool = True
     """Whether the workspace is left alone while this cannot be measured."""
     util_percent: Percent = 3
     """The utilisation above which a GPU is busy, in percent."""
-    sm_percent: Percent = 2
-    """The activity of the multiprocessors above which a GPU is busy, in percent, where the GPU reports it."""
-    window: Annotated[Duration, between("1m", "24h")] = Duration.parse("15m")
-    """Over how long the highest sample is taken, for example 15m."""
     shared_policy: Literal["Unknown", "Shared"] = "Unknown"
     """What a busy GPU means that several pods share: Unknown says nothing of this workspace, Shared counts as busy."""
 
@@ -267,6 +264,8 @@ class Activity(Part):
     """For how much of that time there are measurements, in percent."""
     unknown_seconds: Int | None = None
     """For how many seconds since it fell quiet there are no measurements."""
+    quiet_since: Timestamp | None = None
+    """When it fell quiet."""
     measured_since: Timestamp | None = None
     """Since when there has been no gap in the measurements."""
     observed_time: Timestamp | None = None

@@ -190,10 +190,12 @@ class GPUQueueStatus(Part):
 
     observed_generation: Int | None = None
     """The metadata.generation that this status describes."""
+    term: Int | None = None
+    """In which term of the leadership this was written: the leaseTransitions of the operator's Lease."""
     phase: str = ""
     """Whether the queue admits work: Active, or Invalid with the reason in conditions."""
     conditions: Conditions = ()
-    """The state in detail: Valid and BudgetExceeded."""
+    """The state in detail: BudgetExceeded, and Valid, False while the spec asks for something that is not built yet."""
     used: GpuAmounts = ()
     """GPUs that work of this queue holds, by type."""
     borrowed: GpuAmounts = ()

@@ -240,7 +240,7 @@ class TrainingJobStatus(Part):
     """Where the job stands: Pending, Suspended, Starting, Running, Restarting, Succeeded or Failed."""
     conditions: Conditions = ()
     """The state in detail: QuotaReserved, Admitted, PodsReady, Evicted, Preempted, Requeued, Idle,
-    CapacityProvisioned and Finished."""
+    CapacityProvisioned and Finished; Valid is False where the spec asks for something that is not built yet."""
     placement: Placement | None = None
     """Where the job runs, or ran last."""
     attempt: Int | None = None

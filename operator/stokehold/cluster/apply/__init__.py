@@ -108,13 +108,15 @@ class Applier:
             outcome = "refused"
             log.warning("the API server refused a write", action=name, target=target, error=str(error))
             await self._tell_refusal(action, error)
+            if isinstance(action, WriteStatus):
+                self._cluster.note_status(action.subject, refused=isinstance(error, InvalidError))
         except NotLeaderError:
             raise
         except Exception:
             outcome = "failed"  # a fault of ours in the work of one must not hold up that of all others
             log.exception("an action failed", action=name, target=target)
         # What creates has a memory of its own for refusals, which its owner can clear.
-        if outcome == "failed" or not isinstance(action, AdmitJob | StartWorkspace | WriteDeployment):
+        if outcome == "failed" or not _creates(action):
             self._patience.note(key, refused=outcome in ("refused", "failed"))
         self._observe(action, outcome)
         return outcome
@@ -126,7 +128,7 @@ class Applier:
         """Count it, and say it on the object; refused children are told in the status of their owner."""
         subject, why = _subject(action), type(error).__name__.removesuffix("Error")
         self._refused(subject.KIND if subject is not None else "", why)
-        if subject is None or isinstance(action, AdmitJob | StartWorkspace | WriteDeployment | GrowVolume):
+        if subject is None or _creates(action) or isinstance(action, GrowVolume):
             return
         name = type(action).__name__
         message = f"the API server refuses what the operator writes for it ({name}): {error.message}"
@@ -168,6 +170,7 @@ class Applier:
             case WriteStatus():
                 version = await self._writes.write_status(action.subject, action.status)
                 self._unheard.note(action.subject, action.status, version)
+                self._cluster.note_status(action.subject, refused=False)
                 await self._writes.tell(action.subject, action.notes)
             case TellOfNode():
                 await self._writes.tell(action.sighting, action.notes)
@@ -211,8 +214,10 @@ class Applier:
                 await self._create_for(action.job, jobs.admit(writes, action))
             case StartWorkspace():
                 await self._create_for(action.workspace, workspaces.start(writes, action))
-            case WriteDeployment():
+            case WriteDeployment(reshapes=True):
                 await self._create_for(action.pool, serving.write_deployment(writes, action))
+            case WriteDeployment():  # nothing is created: what was refused stays refused
+                await serving.write_deployment(writes, action)
 
     async def _grow(self, action: GrowVolume) -> None:
         """A storage class that allows no growth says so once; the same size is not asked for again."""
@@ -227,7 +232,10 @@ class Applier:
         """Remember a refusal that its owner can mend, so that it is told and not repeated in every cycle."""
         try:
             await _built(owner, creation)
-        except (ForbiddenError, InvalidError, AlreadyExistsError) as error:
+        except AlreadyExistsError as error:
+            self._cluster.note_refusal(owner, error.message, name_taken=True)
+            raise
+        except (ForbiddenError, InvalidError) as error:
             self._cluster.note_refusal(owner, str(error))
             raise
         if owner.create_error:
@@ -243,6 +251,11 @@ async def _built(owner: Job | Workspace | ServingPool, creation: Awaitable[None]
             raise
         told = f"a part of spec.podTemplate has another form than in a pod: {error}"
         raise InvalidError(HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid", told) from error
+
+
+def _creates(action: Action) -> bool:
+    """Whether it makes children: what refuses them stands in the status of their owner until it is mended."""
+    return isinstance(action, AdmitJob | StartWorkspace) or (isinstance(action, WriteDeployment) and action.reshapes)
 
 
 def _subject(action: Action) -> OwnObject | None:

@@ -28,17 +28,17 @@ log = logs.get("apply")
 
 
 async def start(writes: Writes, action: StartWorkspace) -> None:
-    """A new volume if it needs one, its Service if that is missing, then the StatefulSet with a replica on the node.
+    """Its Service if that is missing, a new volume if it needs one, then the StatefulSet with a replica on the node.
 
     Its pod is tried first: only the StatefulSet's controller would hear of a quota or a policy that refuses it, and the
     node would be kept for a pod that never comes.
     """
     workspace, placement = action.workspace, action.placement
     await _try_pod(writes, action)
+    await writes.create_own(SERVICES, manifests.service(workspace), workspace)
     if action.new_volume and (claim := manifests.volume_claim(workspace)) is not None:
         await writes.create_own(PERSISTENT_VOLUME_CLAIMS, claim, workspace)
     await _use_up_consent(writes, workspace)
-    await writes.create_own(SERVICES, manifests.service(workspace), workspace)
     body = manifests.stateful_set(workspace, placement)
     body["metadata"]["annotations"] |= writes.stamp()
     known = workspace.pod_set

@@ -23,6 +23,7 @@ from stokehold.cluster.resources import (
     FIELD_MANAGER,
     GPU_NODE_CLAIMS,
     GPU_NODE_POOLS,
+    GPU_QUEUES,
     INFERENCE_POOLS,
     TRAINING_JOBS,
     Resource,
@@ -47,6 +48,7 @@ OF_KIND = {
     "InferencePool": INFERENCE_POOLS,
     "GPUNodeClaim": GPU_NODE_CLAIMS,
     "GPUNodePool": GPU_NODE_POOLS,
+    "GPUQueue": GPU_QUEUES,
 }
 """The resource of each kind of ours whose status we write."""
 
@@ -199,8 +201,16 @@ class Writes:
 
 
 def _check_owner(resource: Resource, found: dict[str, Any], owner: OwnObject) -> None:
-    if all(ref.get("uid") != owner.uid for ref in found["metadata"].get("ownerReferences", ())):
-        name = found["metadata"]["name"]
-        raise AlreadyExistsError(
-            409, "AlreadyExists", f"{resource.kind} {name} exists already and belongs to something else"
-        )
+    owners = found["metadata"].get("ownerReferences", ())
+    if all(ref.get("uid") != owner.uid for ref in owners):
+        name, whose = found["metadata"]["name"], _whose(owners, owner)
+        raise AlreadyExistsError(409, "AlreadyExists", f"{resource.kind} {name} exists already and {whose}")
+
+
+def _whose(owners: Iterable[dict[str, Any]], owner: OwnObject) -> str:
+    first = next(iter(owners), None)
+    if first is None:
+        return "was made by somebody else"
+    if (first.get("kind"), first.get("name")) == (owner.KIND, owner.name):
+        return f"belongs to an earlier {owner.KIND} of this name, with which it goes"
+    return f"belongs to {first.get('kind')} {first.get('name')}"

@@ -24,6 +24,7 @@ from stokehold.planning.autoscaling.settings import AutoscalingSettings
 from stokehold.planning.autoscaling.shaping import shape_of, why_not_shaped
 from stokehold.planning.autoscaling.victims import least_busy
 from stokehold.planning.placement.pools import Pool, resolve_pools
+from stokehold.planning.placement.refusals import refusal
 
 
 def plan_autoscaling(snapshot: Snapshot, settings: AutoscalingSettings) -> Iterator[Action]:
@@ -42,11 +43,12 @@ def _plan_pool(
     obstacle = why_not_shaped(pool, snapshot)
     quarrel = contention(pool.pod_set, now)
     stands_back = quarrel is not None and quarrel.stands_back
-    if not stands_back and not _was_refused(pool, snapshot, settings):
-        yield from _write(_Wish(pool, verdict, obstacle, quarrel), snapshot, pools)
+    if not stands_back:
+        refused = _was_refused(pool, snapshot, settings)
+        yield from _write(_Wish(pool, verdict, obstacle, quarrel, refused), snapshot, pools)
     status = status_of(pool, verdict, obstacle, quarrel, now)
     if status != pool.status:
-        notes = (*_notes(pool, verdict, quarrel), *_told_of_freed(pool))
+        notes = (*_notes(pool, verdict, quarrel), *_told_of_freed(pool), *_told_of_refusal(pool))
         yield WriteStatus(pool, dump(status), notes, decides=str(verdict.reason or ""))
 
 
@@ -56,6 +58,8 @@ class _Wish:
     verdict: Verdict
     obstacle: str
     quarrel: Contention | None
+    refused: bool
+    """The API server has just refused the children: the number of replicas may change, their shape not yet."""
 
 
 def _write(wish: _Wish, snapshot: Snapshot, pools: Collection[Pool]) -> Iterator[Action]:
@@ -63,12 +67,12 @@ def _write(wish: _Wish, snapshot: Snapshot, pools: Collection[Pool]) -> Iterator
     pool, verdict, obstacle = wish.pool, wish.verdict, wish.obstacle
     known, shape = pool.pod_set, shape_of(pool, snapshot, pools)
     if known is None:
-        if not obstacle:
+        if not obstacle and not wish.refused:
             yield WriteDeployment(pool, verdict.replicas, shape, reshapes=True)
         return
     whole = pool.has_service and pool.has_budget
     drifted = known.template != shape.digest or bool(known.template_writer) or not whole
-    reshapes = not obstacle and drifted
+    reshapes = not obstacle and not wish.refused and drifted
     # What a leader before us has sent and nobody has received yet would still fit what it knew.
     if reshapes or known.replicas != verdict.replicas or known.term < snapshot.term:
         victims: tuple[Pod, ...] = ()
@@ -97,6 +101,14 @@ def _told_of_freed(pool: ServingPool) -> Iterator[Note]:
         return
     for pod in freed(pool):
         yield Note(str(reasons.Serving.GATE_REMOVED), freed_message(pod), f"freed {pod.uid}", warning=True)
+
+
+def _told_of_refusal(pool: ServingPool) -> Iterator[Note]:
+    """One Event for each version of the spec: the status says it as long as it lasts."""
+    why, told = refusal(pool), pool.status.queue
+    if why is not None and (told is None or told.reason != why.reason):
+        key = f"{why.reason} {pool.generation}"
+        yield Note(str(why.reason), f"{why.message}. {why.next_step}", key, warning=True)
 
 
 def _is_told(pool: ServingPool) -> bool:

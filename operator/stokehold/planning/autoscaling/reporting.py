@@ -9,12 +9,14 @@ from datetime import datetime
 from stokehold.api import conditions
 from stokehold.api.names import SERVING_LABEL
 from stokehold.api.v1alpha1.inference_pool import Decision, InferencePoolStatus
+from stokehold.api.v1alpha1.shared import QueueStatus
 from stokehold.model import names, reasons
 from stokehold.model.snapshot import Pod, PodSet, ServingPool
 from stokehold.model.statuses import told_conditions, whole
 from stokehold.planning.autoscaling.contention import Contention
 from stokehold.planning.autoscaling.deciding import Verdict
 from stokehold.planning.autoscaling.shaping import not_supported
+from stokehold.planning.placement.refusals import refusal
 
 REMEMBERED_DECISIONS = 10
 NO_PODS = PodSet("", "", "", "", "", 0)
@@ -43,7 +45,7 @@ def status_of(
         )
         update["decisions"] = (*had.decisions, decision)[-REMEMBERED_DECISIONS:]
     if not any(pod.gated for pod in pool.pods):
-        update["queue"] = None
+        update["queue"] = _refused(pool)
         news.append(_placed(pool))
     update["conditions"] = told_conditions(pool, now, *news)
     return had.model_copy(update=update)
@@ -64,6 +66,14 @@ def _ready(pool: ServingPool, verdict: Verdict, obstacle: str) -> News:
     return (conditions.READY, False, reasons.Serving.NOT_ENOUGH_READY, f"{told}{behind}")
 
 
+def _refused(pool: ServingPool) -> QueueStatus | None:
+    """Why it has no Deployment, or not the one that its spec asks for; None when nothing was refused."""
+    why = refusal(pool)
+    if why is None:
+        return None
+    return QueueStatus(reason=str(why.reason), message=why.message, next_step=why.next_step)
+
+
 def _fresh(verdict: Verdict) -> News:
     measured = verdict.measured
     return (conditions.METRICS_FRESH, measured.fresh, measured.reason, measured.message)
@@ -79,8 +89,8 @@ def _active(quarrel: Contention | None) -> News:
 def _valid(pool: ServingPool) -> News:
     missing = not_supported(pool)
     if missing:
-        return (conditions.VALID, False, reasons.Serving.NOT_SUPPORTED, "; ".join(missing))
-    return (conditions.VALID, True, reasons.Serving.SUPPORTED, "all that the spec asks for is built")
+        return (conditions.VALID, False, reasons.Support.NOT_SUPPORTED, "; ".join(missing))
+    return (conditions.VALID, True, reasons.Support.SUPPORTED, "all that the spec asks for is built")
 
 
 def freed(pool: ServingPool) -> tuple[Pod, ...]:

@@ -23,6 +23,8 @@ class Clock:
     unknown: timedelta = ZERO
     measured_since: datetime | None = None
     observed: datetime | None = None
+    fell_quiet: datetime | None = None
+    """Since when there has been no activity but proof of quiet, gaps and forgotten ones included."""
 
     @property
     def coverage(self) -> float | None:
@@ -31,8 +33,10 @@ class Clock:
 
     @property
     def quiet_since(self) -> datetime | None:
-        """When it fell quiet."""
-        return self.observed - self.quiet - self.unknown if self.observed and self.quiet else None
+        """When it fell quiet. What forgets gaps must not move it: who fell quiet together is told by it."""
+        if self.observed is None or not self.quiet:
+            return None
+        return self.fell_quiet or self.observed - self.quiet - self.unknown
 
 
 def read_clock(activity: Activity | None, started: datetime) -> Clock:
@@ -46,6 +50,7 @@ def read_clock(activity: Activity | None, started: datetime) -> Clock:
         timedelta(seconds=activity.unknown_seconds or 0),
         activity.measured_since,
         activity.observed_time,
+        activity.quiet_since,
     )
 
 
@@ -59,7 +64,7 @@ def advance(clock: Clock, evidence: Evidence, window: timedelta) -> Clock:
     if evidence.until <= begin:
         return clock
     if clock.observed is None or not clock.quiet:
-        clock = replace(clock, measured_since=begin, unknown=ZERO)
+        clock = replace(clock, measured_since=begin, unknown=ZERO, fell_quiet=begin)
     elif begin > clock.observed:
         clock = replace(clock, measured_since=begin, unknown=clock.unknown + (begin - clock.observed))
     clock = replace(clock, quiet=clock.quiet + (evidence.until - begin), observed=evidence.until)

@@ -26,7 +26,15 @@ from stokehold.planning.placement.pools import resolve_pools
 
 NOTEWORTHY = timedelta(seconds=60)
 """Activity is written at once if the clock that it turns back had come further than this."""
-FIGURES = ("lastActiveTime", "quietSeconds", "coveragePercent", "unknownSeconds", "measuredSince", "observedTime")
+FIGURES = (
+    "lastActiveTime",
+    "quietSeconds",
+    "coveragePercent",
+    "unknownSeconds",
+    "quietSince",
+    "measuredSince",
+    "observedTime",
+)
 
 
 def running(one: Watched, verdict: Verdict, stop: ClockStop | None, snapshot: Snapshot) -> Status:
@@ -159,6 +167,7 @@ def _activity(clock: Clock, signals: tuple[Signal, ...]) -> Activity:
         quiet_seconds=round(clock.quiet.total_seconds()) if seen else None,
         unknown_seconds=round(clock.unknown.total_seconds()) if seen else None,
         coverage_percent=int(clock.coverage * 100) if clock.coverage is not None else None,
+        quiet_since=clock.quiet_since,
         measured_since=clock.measured_since,
         observed_time=clock.observed,
         signals=tuple(SignalStatus(name=s.name, state=s.state, time=s.until, evidence=s.evidence) for s in signals),

@@ -10,6 +10,7 @@ from stokehold.api.v1alpha1.gpu_node_pool import GpuCounts, GPUNodePoolStatus, N
 from stokehold.model.actions import Note, WriteStatus
 from stokehold.model.snapshot import NodePool
 from stokehold.model.statuses import dump, told_conditions, whole
+from stokehold.model.unsupported import in_node_pool, validity
 from stokehold.planning.placement.devices import LOST, remembered, told, troubles, unsettled_nodes
 from stokehold.planning.placement.pools import Pool, count_gpus
 from stokehold.planning.placement.prices import gpu_price
@@ -80,7 +81,7 @@ def _conditions(
         news.append((conditions.DEVICES_READY, False, LOST, told(missing)))
     elif find_condition(pool.status.conditions, conditions.DEVICES_READY):
         news.append((conditions.DEVICES_READY, True, "AllThere", "no node has lost GPUs"))
-    return told_conditions(pool, now, *news)
+    return told_conditions(pool, now, *news, *validity(pool.status.conditions, in_node_pool(pool.spec)))
 
 
 def _losses(pool: NodePool, missing: Mapping[str, str], now: datetime) -> tuple[Note, ...]:

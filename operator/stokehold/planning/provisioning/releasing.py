@@ -71,11 +71,12 @@ def dismantle(claim: Claim, world: World) -> Iterator[Action]:
     if RELEASE_FINALIZER not in claim.finalizers:
         return
     node, pool = world.nodes.get(claim.name), world.pool_of(claim)
-    if claim.status.phase == api.RELEASED:
-        yield DeleteNode(node, "its machine was given back") if node is not None else ReleaseClaim(claim)
-        return
     answer = world.snapshot.answers.get(claim.uid)
-    if isinstance(answer, Terminated):
+    # A schema that does not take the record must not keep the claim: the machine is gone, and its provider says so.
+    is_known = claim.status.phase == api.RELEASED or (isinstance(answer, Terminated) and claim.status_refused)
+    if is_known:
+        yield DeleteNode(node, "its machine was given back") if node is not None else ReleaseClaim(claim)
+    elif isinstance(answer, Terminated):
         yield reporting.released(claim, answer.at, world.now)
     elif node is not None and _may_still_drain(claim, node, world):
         if not node.unschedulable:

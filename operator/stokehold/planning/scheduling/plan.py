@@ -49,6 +49,7 @@ from stokehold.planning.scheduling.backoff import (
 )
 from stokehold.planning.scheduling.bursting import with_burst
 from stokehold.planning.scheduling.lifecycle import Case, End, end_of_attempt
+from stokehold.planning.scheduling.queue_status import report_queues
 from stokehold.planning.scheduling.queueing import (
     Entry,
     Gang,
@@ -85,6 +86,7 @@ class Standing:
 
 def plan_scheduling(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
     """Everything that can be done now, in the order in which it may be done."""
+    yield from report_queues(snapshot)
     yield from _let_orphans_go(snapshot, settings)
     for pod in useless_corpses(snapshot, settings):
         yield DeletePod(pod, "newer replicas of its pool have failed too")

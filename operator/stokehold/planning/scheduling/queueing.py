@@ -8,6 +8,7 @@ from stokehold.model.reasons import Waiting
 from stokehold.model.snapshot import Job, Namespace, Pod, Queue, ServingPool, Snapshot, Workspace
 from stokehold.model.statuses import Owner
 from stokehold.planning.placement.explain import Explanation
+from stokehold.planning.placement.refusals import refusal
 from stokehold.planning.scheduling import volumes
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -128,15 +129,10 @@ def _backing_off(job: Job, snapshot: Snapshot) -> Explanation | None:
 
 def creation_refused(owner: Owner, snapshot: Snapshot, settings: SchedulingSettings) -> Explanation | None:
     """The API server did not take what it needs; asking it again in every cycle would change nothing."""
-    if not owner.create_error or owner.create_failed_at is None:
+    at = owner.create_failed_at
+    if at is None or snapshot.taken_at - at >= settings.refusal_pause(owner.create_failures):
         return None
-    if snapshot.taken_at - owner.create_failed_at >= settings.refusal_pause(owner.create_failures):
-        return None
-    return Explanation(
-        Waiting.CREATION_REFUSED,
-        f"the API server refused to create the pods: {owner.create_error}",
-        "Mend what it says (a ResourceQuota, a policy, spec.podTemplate); it is tried again by itself.",
-    )
+    return refusal(owner)
 
 
 def _terminating_pods(attempt: Attempt, snapshot: Snapshot) -> Explanation | None:
@@ -188,7 +184,7 @@ def _misconfigured(job: Job, queues: Queues) -> Explanation | None:
         )
     wanted = job.spec.queue_name
     if not wanted:
-        return unserved(job, queues)
+        return unserved(job, queues) or _wrong_data(job, queues)
     if wanted not in snapshot.queues:
         return _wrong(
             f"GPUQueue {wanted} does not exist",
@@ -200,7 +196,22 @@ def _misconfigured(job: Job, queues: Queues) -> Explanation | None:
             f"GPUQueue {wanted} does not serve namespace {job.namespace}",
             f"Use {own}, or ask the platform team to open the queue.",
         )
-    return None
+    return _wrong_data(job, queues)
+
+
+def _wrong_data(job: Job, queues: Queues) -> Explanation | None:
+    """The queue takes only data of certain classes, and the job is not known to have one of them."""
+    queue = queues.snapshot.queues.get(queues.of(job))
+    given = job.spec.data_class
+    if queue is None or not queue.spec.data_classes or given in queue.spec.data_classes:
+        return None
+    has = f"data class {given}" if given else "jobs without a dataClass"
+    return _wrong(
+        f"GPUQueue {queue.name} does not take {has}; it takes {', '.join(queue.spec.data_classes)}",
+        "Use another queue, or ask the platform team to open this one; dataClass cannot be changed once set."
+        if given
+        else "Set spec.dataClass to what the data is.",
+    )
 
 
 def unserved(owner: Owner, queues: Queues) -> Explanation | None:

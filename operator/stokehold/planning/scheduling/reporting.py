@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from stokehold.api import conditions
-from stokehold.api.conditions import find_condition
+from stokehold.api.conditions import Condition, find_condition
 from stokehold.api.v1alpha1 import training_job as api
 from stokehold.api.v1alpha1.shared import QueueDetails, QueueStatus
 from stokehold.model.actions import Placement
 from stokehold.model.reasons import Eviction, Finish, Progress, Waiting
 from stokehold.model.snapshot import Job, Node, Proof
 from stokehold.model.statuses import News, Owner, Status, render, told_conditions, whole
+from stokehold.model.unsupported import in_job, validity
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.placement.pools import Pool, taints_to_answer
 from stokehold.planning.placement.prices import GpuPrice, Tariff
@@ -35,7 +36,7 @@ def started(job: Job, attempt: Attempt, now: datetime) -> Status:
         "attempt": attempt.number,
         "restarts": attempt.restarts,
         "start_time": job.status.start_time or start,
-        "conditions": told_conditions(
+        "conditions": _told(
             job,
             now,
             (conditions.QUOTA_RESERVED, True, Progress.ADMITTED, "GPUs are reserved"),
@@ -55,7 +56,7 @@ def starting(job: Job, attempt: Attempt, now: datetime) -> Status:
         "placement": placement_of(attempt),
         "attempt": attempt.number,
         "restarts": attempt.restarts,
-        "conditions": told_conditions(
+        "conditions": _told(
             job,
             now,
             (conditions.QUOTA_RESERVED, True, Progress.ADMITTED, "GPUs are reserved"),
@@ -95,7 +96,7 @@ def waiting(job: Job, attempt: Attempt, why: Explanation, position: int | None, 
         "restarts": attempt.restarts or None,
         "placement": None,
         "queue": queue_status(why, position, now),
-        "conditions": told_conditions(
+        "conditions": _told(
             job, now, (conditions.QUOTA_RESERVED, False, why.reason, why.message), *_no_longer_ready(job)
         ),
     }
@@ -132,7 +133,7 @@ def requeued(job: Job, attempt: Attempt, end: End, requeue_at: datetime, tariff:
         "evictions": (*status.evictions, eviction)[-REMEMBERED_EVICTIONS:],
         "queue": queue_status(why, None, now),
         "usage": _usage(job, attempt, tariff, now, lost=True),
-        "conditions": told_conditions(
+        "conditions": _told(
             job,
             now,
             (conditions.QUOTA_RESERVED, False, reason, end.message),
@@ -158,7 +159,7 @@ def finished(job: Job, attempt: Attempt, proof: Proof, tariff: Tariff, now: date
         "start_time": job.status.start_time or attempt.started_at,
         "completion_time": whole(proof.completed_at),
         "usage": _usage(job, attempt, tariff, now, lost=not succeeded),
-        "conditions": told_conditions(
+        "conditions": _told(
             job,
             now,
             *_given_back(job),
@@ -239,6 +240,10 @@ def planned(attempt: Attempt, pool: Pool | None, nodes: Mapping[str, Node]) -> P
     resource = pool.gpu_resource if pool is not None else ""
     taints = taints_to_answer(pool, (nodes[name] for name in worker.placement if name in nodes))
     return Placement(worker.pool, worker.gpu_type, worker.capacity, resource, worker.placement, taints)
+
+
+def _told(job: Job, now: datetime, *news: News) -> tuple[Condition, ...]:
+    return told_conditions(job, now, *news, *validity(job.status.conditions, in_job(job.spec)))
 
 
 def _no_longer_ready(job: Job) -> list[News]:

@@ -17,6 +17,7 @@ NEEDS_THE_OWNER = (
     Waiting.MISCONFIGURED,
     Waiting.NO_MATCHING_FLAVOR,
     Waiting.CREATION_REFUSED,
+    Waiting.NAME_TAKEN,
     Waiting.VOLUME_UNAVAILABLE,
 )
 
