@@ -3,17 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from itertools import chain
+from itertools import chain, islice
 
 from stokehold.model.demand import Demand
 from stokehold.model.reasons import Waiting
 from stokehold.model.snapshot import Pod, Resources, Snapshot, Workspace
 from stokehold.model.statuses import Owner
 from stokehold.planning.placement.ledger import Ledger
-from stokehold.planning.placement.place import Shortfall, place_gang
-from stokehold.planning.placement.pools import resolve_pools
+from stokehold.planning.placement.place import fits
+from stokehold.planning.placement.pools import Pool, resolve_pools
 
 FOR_LACK_OF_ROOM = (Waiting.WAITING_FOR_CAPACITY, Waiting.TOPOLOGY_PLACEMENT_FAILED)
+MOST_PRESSING = 20
+"""Pieces of work for which one plan looks for workspaces to stop; the next plan looks for those that are left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,10 @@ def pressed(snapshot: Snapshot, candidates: Sequence[Candidate]) -> frozenset[st
     if not wanted or not candidates:
         return frozenset()
     left = sorted(candidates, key=lambda c: (-c.quiet, c.workspace.key))
+    room = _Room(snapshot, resolve_pools(snapshot))
     chosen: set[str] = set()
-    for demand in wanted:
-        fewest = _fewest(snapshot, left, demand)
+    for demand in islice(room.pressing(wanted, left), MOST_PRESSING):
+        fewest = _fewest(room, left, demand)
         chosen |= {candidate.workspace.uid for candidate in fewest}
         left = [candidate for candidate in left if candidate.workspace.uid not in chosen]
     return frozenset(chosen)
@@ -52,28 +55,43 @@ def _waiting_demands(snapshot: Snapshot) -> Iterator[Demand]:
             yield owner.demand
 
 
-def _fewest(snapshot: Snapshot, left: Sequence[Candidate], demand: Demand) -> Sequence[Candidate]:
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """The cluster as it would be without some of the candidates."""
+
+    snapshot: Snapshot
+    pools: tuple[Pool, ...]
+
+    def pressing(self, wanted: Sequence[Demand], candidates: Sequence[Candidate]) -> Iterator[Demand]:
+        """Those that do not fit now and would without any of the candidates: two looks at the cluster for them all."""
+        now, without = self._ledger((), wanted), self._ledger(candidates, wanted)
+        return (demand for demand in wanted if fits(without, demand) and not fits(now, demand))
+
+    def fits(self, gone: Sequence[Candidate], demand: Demand) -> bool:
+        """Whether the demand fits once these are gone."""
+        return fits(self._ledger(gone, [demand]), demand)
+
+    def _ledger(self, gone: Sequence[Candidate], demands: Sequence[Demand]) -> Ledger:
+        used = dict(self.snapshot.used)
+        for candidate in gone:
+            used[candidate.pod.node] = _less(used.get(candidate.pod.node, {}), candidate.pod.requests)
+        return Ledger(replace(self.snapshot, used=used), self.pools, demands)
+
+
+def _fewest(room: _Room, left: Sequence[Candidate], demand: Demand) -> Sequence[Candidate]:
     """The shortest head of the list without which the demand fits, less those in it that do not matter."""
-    if _fits(snapshot, left, demand) is False or _fits(snapshot, (), demand):
-        return ()  # it waits for something else, or starts by itself
+    if not room.fits(left, demand):
+        return ()  # others of the candidates go for another's sake already
     low, high = 0, len(left)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _fits(snapshot, left[:middle], demand) else (middle, high)
+        low, high = (low, middle) if room.fits(left[:middle], demand) else (middle, high)
     needed = list(left[:high])
     for candidate in needed[:-1]:
         fewer = [other for other in needed if other is not candidate]
-        if _fits(snapshot, fewer, demand):
+        if room.fits(fewer, demand):
             needed = fewer
     return needed
-
-
-def _fits(snapshot: Snapshot, gone: Sequence[Candidate], demand: Demand) -> bool:
-    used = dict(snapshot.used)
-    for candidate in gone:
-        used[candidate.pod.node] = _less(used.get(candidate.pod.node, {}), candidate.pod.requests)
-    ledger = Ledger(replace(snapshot, used=used), resolve_pools(snapshot), [demand])
-    return not isinstance(place_gang(ledger, demand), Shortfall)
 
 
 def _less(amounts: Resources, taken: Resources) -> Resources:

@@ -50,6 +50,12 @@ def place_gang(ledger: Ledger, demand: Demand) -> Placement | Shortfall:
     return shortfall(ledger, demand)
 
 
+def fits(ledger: Ledger, demand: Demand) -> bool:
+    """Whether the gang could be placed now; nothing is booked."""
+    pools = ledger.pools_for(demand)
+    return any(_choose(ledger, pool, ledger.shape(pool, demand), demand) is not None for pool in pools)
+
+
 def shortfall(ledger: Ledger, demand: Demand) -> Shortfall:
     """Why a gang that does not fit has no place, as things stand in the ledger now."""
     pools = ledger.pools_for(demand)
