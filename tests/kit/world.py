@@ -18,7 +18,7 @@ from stokehold.cluster.store import Key
 from stokehold.model import names
 from stokehold.model.accounting import total
 from stokehold.model.actions import Action, AdmitJob, DeleteOrphan, DeletePod, FinishJob, ReleasePod, WriteStatus
-from stokehold.model.demand import demand_of
+from stokehold.model.demand import demand_of, shape_of
 from stokehold.model.snapshot import Claim, Job, Namespace, Node, NodePool, Pod, Queue, Resources, Snapshot, Worker
 
 GRACE = timedelta(seconds=30)
@@ -34,6 +34,8 @@ class World:
         self.now = now
         self.cluster = Cluster(lambda: None, lambda: self.now)
         self.pods: dict[Key, Pod] = {}
+        self.default_requests: dict[str, int] = {}
+        """Of a LimitRange: what a pod asks for whose spec does not say it."""
         self._instant = instant
         self._uids = 0
 
@@ -77,6 +79,7 @@ class World:
             spec=spec,
             status=TrainingJobStatus(),
             demand=demand_of(spec),
+            shape=shape_of(spec),
         )
         self._store(job)
         return job
@@ -85,7 +88,9 @@ class World:
         """The user changes the spec."""
         job = self.jobs[key]
         spec = job.spec.model_copy(update=fields)
-        self._store(_changed(job, spec=spec, demand=demand_of(spec), generation=job.generation + 1))
+        self._store(
+            _changed(job, spec=spec, demand=demand_of(spec), shape=shape_of(spec), generation=job.generation + 1)
+        )
 
     def change_job(self, key: Key, **fields: Any) -> None:
         """Anything else happens to the object: its status is wiped, its proof is lost."""
@@ -129,6 +134,8 @@ class World:
             node = self.cluster.nodes.values.get(pod.node)
             if pod.bound or (node is not None and not node.unschedulable and self._has_room(node, pod)):
                 self.add_pod(replace(pod, bound=True, phase="Running", started_at=self.now, ready=True))
+            else:
+                self.add_pod(replace(pod, unschedulable="0/1 nodes are available"))
 
     def finish_deletions(self) -> None:
         """Kubelets end what was asked to go; what is on no node or was never bound needs none."""
@@ -183,6 +190,7 @@ class World:
                 self.cluster.note_refusal(job, f"pods {name} exists already and belongs to something else")
             return there.owner_uid == job.uid
         gpu = {action.placement.gpu_resource: job.demand.gpus} if job.demand.gpus else {}
+        asked = demand_of(job.spec) if job.added else job.demand
         place = action.placement
         lead = () if index else nodes
         worker = Worker(
@@ -202,7 +210,7 @@ class World:
             name=name,
             uid=self._uid(name),
             phase="Running" if self._instant else "Pending",
-            requests={**dict(job.demand.requests), **gpu},
+            requests={**self.default_requests, **dict(asked.requests), **gpu},
             node=nodes[index],
             bound=self._instant,
             owner_uid=job.uid,

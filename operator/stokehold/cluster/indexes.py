@@ -132,6 +132,7 @@ class Pods:
         """Pods of workspaces and of serving pools, by namespace and label."""
         self.leaving: dict[Key, Pod] = {}
         """Those on a node that are being deleted."""
+        self._fresh: dict[Key, Pod] = {}
         self._by_node: dict[str, dict[Key, Pod]] = {}
         self._used: dict[str, Resources] = {}
         self._tenants: dict[str, tuple[str, ...]] = {}
@@ -144,6 +145,8 @@ class Pods:
             return
         if old is not None:
             self._take_out(key, old)
+        elif new.worker is not None or new.member is not None:
+            self._fresh[key] = new
         if new.node and not new.is_over:
             self._by_node.setdefault(new.node, {})[key] = new
             self._stale.add(new.node)
@@ -155,8 +158,14 @@ class Pods:
 
     def on_delete(self, key: Key, old: Pod) -> None:
         """Forget it; what it held is free."""
+        self._fresh.pop(key, None)
         self._take_out(key, old)
         self._wake()
+
+    def take_fresh(self) -> list[Pod]:
+        """Those of ours that have been seen for the first time since the last call, as they were then."""
+        fresh, self._fresh = list(self._fresh.values()), {}
+        return fresh
 
     def used(self) -> dict[str, Resources]:
         """The sum of requests by node; only nodes whose pods changed are added up again."""

@@ -22,7 +22,7 @@ from stokehold.api.v1alpha1.inference_pool import InferencePool
 from stokehold.api.v1alpha1.training_job import FAILED, SUCCEEDED, TrainingJob, TrainingJobStatus
 from stokehold.cluster import wire
 from stokehold.cluster.nesting import DEEPEST, is_nested_deeper
-from stokehold.model.demand import claims_of, demand_of, replica_demand, workspace_demand
+from stokehold.model.demand import claims_of, demand_of, replica_demand, shape_of, workspace_demand
 from stokehold.model.snapshot import (
     Claim,
     Job,
@@ -79,11 +79,11 @@ def read_job(raw: wire.OwnKind, known: "Job | Unreadable | None" = None) -> "Job
     try:
         status = _status(raw.status) if _is_same(known, meta) else None
         if isinstance(known, Job) and status is not None:
-            spec, demand, claims = known.spec, known.demand, known.claims
+            spec, demand, claims, shape = known.spec, known.demand, known.claims, known.shape
         else:
             parsed = TrainingJob.read(_document("TrainingJob", raw))
             spec, status = parsed.spec, parsed.status or TrainingJobStatus()
-            demand, claims = demand_of(spec), claims_of(spec)
+            demand, claims, shape = demand_of(spec), claims_of(spec), shape_of(spec)
     except ValueError as error:
         return Unreadable(meta.namespace, meta.name, meta.uid, meta.resource_version, _first_line(error))
     return Job(
@@ -91,6 +91,7 @@ def read_job(raw: wire.OwnKind, known: "Job | Unreadable | None" = None) -> "Job
         spec=spec,
         status=status,
         demand=demand,
+        shape=shape,
         claims=claims,
         proof=_proof(meta, status),
     )
@@ -117,6 +118,7 @@ def read_workspace(raw: wire.OwnKind) -> Workspace:
         spec=parsed.spec,
         status=parsed.status,
         demand=workspace_demand(parsed.spec),
+        shape=shape_of(parsed.spec),
         claims=claims_of(parsed.spec),
         annotations=ours,
         stop_record=_stop_record(ours),

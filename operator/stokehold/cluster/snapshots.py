@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from stokehold.cluster.additions import Additions
 from stokehold.cluster.indexes import Clock, Jobs, Namespaced, Nodes, Owners, Pods, PodSets, Shelf, Wake
 from stokehold.cluster.orphans import Orphans
 from stokehold.cluster.store import Key
@@ -74,6 +75,7 @@ class Cluster:
         self.pods = Pods(wake)
         self.jobs = Jobs(wake)
         self.orphans = Orphans(self.pods, self.jobs, clock)
+        self._additions = Additions(clock)
         self.queues: Shelf[Queue] = Shelf(wake)
         self.node_pools: Shelf[NodePool] = Shelf(wake)
         self.priority_classes: Shelf[PriorityClass] = Shelf(wake)
@@ -191,8 +193,9 @@ class Cluster:
 
     def snapshot(self) -> Snapshot:
         """The cluster now."""
+        self._learn_additions()
         jobs = {
-            key: self._with_claims(self._complete(job, self.pods.by_owner.get(job.uid)))
+            key: self._with_claims(self._additions.counted(self._complete(job, self.pods.by_owner.get(job.uid))))
             for key, job in self.jobs.values.items()
         }
         workspaces = {key: self._with_holidays(self._with_volume(w)) for key, w in self.workspaces.values.items()}
@@ -223,6 +226,12 @@ class Cluster:
             answers=self._current_answers(),
             notebooks=dict(self.notebooks),
         )
+
+    def _learn_additions(self) -> None:
+        fresh = self.pods.take_fresh()
+        self._additions.learn_from_workers(fresh, self.jobs.values)
+        self._additions.learn_from_workspaces(fresh, self.workspaces.values.values())
+        self._additions.forget_old()
 
     def pools_with_pods(self) -> list[ServingPool]:
         """The serving pools as a snapshot has them."""
@@ -262,7 +271,7 @@ class Cluster:
         return tuple((name, self.volume_claims.values.get((owner.namespace, name))) for name in owner.claims)
 
     def _with_volume(self, workspace: Workspace) -> Workspace:
-        complete = self._with_pod_set(workspace, self.stateful_sets)
+        complete = self._additions.counted(self._with_pod_set(workspace, self.stateful_sets))
         if not all(pod.owner_uid for pod in complete.pods):  # a copy that somebody made to look into it is no desk
             complete = replace(complete, pods=tuple(pod for pod in complete.pods if pod.owner_uid))
         home = names.volume_claim_name(workspace.name)

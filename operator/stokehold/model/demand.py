@@ -3,9 +3,11 @@
 Also the pod that the demand is computed from, so that what is planned is what kube-scheduler will count.
 """
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 
 from stokehold.api.names import MAIN_CONTAINER
@@ -58,6 +60,12 @@ class Match:
 Terms = tuple[tuple[Match, ...], ...]
 """Alternatives; in each, all must hold."""
 
+Amounts = tuple[tuple[str, int], ...]
+"""By resource name, sorted."""
+
+OF_THE_PROGRAM = ("image", "command", "args", "env", "envFrom", "volumeMounts")
+"""What nobody looks at who adds to the requests of a container."""
+
 
 @dataclass(frozen=True, slots=True)
 class Demand:
@@ -66,7 +74,7 @@ class Demand:
     count: int
     min_count: int
     gpus: int
-    requests: tuple[tuple[str, int], ...]
+    requests: Amounts
     gpu_types: tuple[str, ...] = ()
     capacity_classes: tuple[str, ...] = ()
     data_class: str = ""
@@ -153,6 +161,22 @@ def avoiding(demand: Demand, nodes: Collection[str]) -> Demand:
     return _shared(replace(demand, avoid=tuple(sorted(nodes)))) if nodes else demand
 
 
+def beyond(demand: Demand, requests: Mapping[str, int]) -> Amounts:
+    """What a pod asks for, of that of which it is more than the demand. Without devices: GPUs have their own field."""
+    planned = dict(demand.requests)
+    return tuple(
+        sorted((name, amount) for name, amount in requests.items() if "/" not in name and amount > planned.get(name, 0))
+    )
+
+
+@lru_cache(maxsize=4096)
+def asking(demand: Demand, amounts: Amounts) -> Demand:
+    """The same demand for at least these amounts."""
+    planned = dict(demand.requests)
+    larger = planned | {name: max(amount, planned.get(name, 0)) for name, amount in amounts}
+    return _shared(replace(demand, requests=tuple(sorted(larger.items()))))
+
+
 @lru_cache(maxsize=4096)
 def within(demand: Demand, *places: Terms) -> Demand:
     """The same demand, only on nodes that all of the places allow too."""
@@ -185,6 +209,16 @@ def shaped_pod(
     if spec.volumes:
         base["spec"]["volumes"] = _plain(spec.volumes)
     return strategic_merge(base, _plain(spec.pod_template or {}))
+
+
+def shape_of(spec: TrainingJobSpec | DevWorkspaceSpec) -> str:
+    """A digest of the pod as those see it who add to its requests: equal shapes are added to alike."""
+    shaped = shaped_pod(spec, 0, "Never")
+    for kind in ("containers", "initContainers"):
+        for container in shaped["spec"].get(kind, ()):
+            for name in OF_THE_PROGRAM:
+                container.pop(name, None)
+    return sha256(json.dumps(shaped, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _demand(shaped: Mapping[str, Any], **fields: Any) -> Demand:

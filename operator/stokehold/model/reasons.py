@@ -46,7 +46,7 @@ class Eviction(StrEnum):
     POD_LOST = "PodLost"
     """Somebody deleted or evicted a worker's pod."""
     BIND_TIMEOUT = "BindTimeout"
-    """kube-scheduler could not bind all workers within the deadline."""
+    """kube-scheduler could not bind all workers within the deadline, or a worker has outgrown its node."""
     SUSPENDED = "Suspended"
     """`spec.suspend` was set while the job ran."""
     INCOMPLETE_GANG = "IncompleteGang"

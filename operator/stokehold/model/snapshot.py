@@ -18,7 +18,7 @@ from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec, GPUQueueStatus
 from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec, InferencePoolStatus
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
 from stokehold.model.capacity import Answer, Listing
-from stokehold.model.demand import Demand, Terms
+from stokehold.model.demand import Amounts, Demand, Terms
 from stokehold.model.load import PoolLoad
 from stokehold.model.taints import Taint
 
@@ -198,6 +198,10 @@ class Job(OwnObject):
     spec: TrainingJobSpec
     status: TrainingJobStatus
     demand: Demand
+    shape: str = ""
+    """Of its pods; those of one shape get the same additions to their requests."""
+    added: Amounts = ()
+    """What its pods ask for, of that of which it is more than the spec says; part of `demand`."""
     claims: tuple[str, ...] = ()
     """The volume claims that its pods name, its checkpoints' among them."""
     volumes: tuple[tuple[str, VolumeClaim | None], ...] = ()
@@ -293,6 +297,10 @@ class Workspace(OwnObject):
     spec: DevWorkspaceSpec
     status: DevWorkspaceStatus
     demand: Demand
+    shape: str = ""
+    """Of its pod; those of one shape get the same additions to their requests."""
+    added: Amounts = ()
+    """What its pod asks for, of that of which it is more than the spec says; part of `demand`."""
     annotations: Mapping[str, str] = field(default_factory=dict)
     """Ours alone (stokehold.dev/...): how users ask for a snooze."""
     stop_record: StopRecord | None = None

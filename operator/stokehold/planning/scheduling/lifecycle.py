@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from stokehold.model.reasons import Eviction, Finish
 from stokehold.model.snapshot import Job, Pod, Snapshot
+from stokehold.planning.placement.additions import told
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.queueing import Queues
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -147,6 +148,22 @@ def was_suspended(case: Case) -> End | None:
     return End("spec.suspend is true", eviction=Eviction.SUSPENDED)
 
 
+def outgrew_its_node(case: Case) -> End | None:
+    """A worker asks for more than was planned, and its node has not that much: waiting for the deadline is no use."""
+    for pod in case.attempt.pods:
+        node = case.snapshot.nodes.get(pod.node)
+        if node is None or pod.bound or pod.is_over or not pod.unschedulable:
+            continue
+        used = case.snapshot.used.get(pod.node, {})
+        if any(used.get(name, 0) > node.allocatable.get(name, 0) for name, _ in case.job.added):
+            return _fault(
+                Eviction.BIND_TIMEOUT,
+                pod,
+                f"{pod.name} does not fit on {pod.node}: {told(case.job.added)}; {pod.unschedulable}",
+            )
+    return None
+
+
 def could_not_bind(case: Case) -> End | None:
     """kube-scheduler could not bind every worker in time: what we saw as free was not."""
     for pod in case.attempt.pods:
@@ -203,6 +220,7 @@ CHECKS: tuple[Callable[[Case], End | None], ...] = (
     worker_failed,
     ran_too_long,
     was_suspended,
+    outgrew_its_node,
     could_not_bind,
     gang_is_mixed,
     gang_is_incomplete,

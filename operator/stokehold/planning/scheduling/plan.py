@@ -28,9 +28,10 @@ from stokehold.model.actions import (
     StartWorkspace,
     WriteStatus,
 )
-from stokehold.model.demand import Demand, avoiding
+from stokehold.model.demand import Demand, asking, avoiding, beyond
 from stokehold.model.reasons import Eviction
 from stokehold.model.snapshot import Job, Pod, ServingPool, Snapshot, Workspace
+from stokehold.planning.placement.additions import with_additions
 from stokehold.planning.placement.explain import Explanation, explain
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.place import Shortfall, place_gang, shortfall
@@ -253,6 +254,8 @@ def _entry(work: Work, since: datetime, queues: Queues, settings: SchedulingSett
     owner = owner_of(work)
     priority = priority_of(owner, queues.snapshot.priority_classes)
     demand = owner.demand
+    if isinstance(work, Replica):
+        demand = asking(demand, beyond(demand, work.pod.requests))  # it is there, with all that was added to it
     if isinstance(owner, ServingPool):
         demand = avoiding(demand, nodes_to_avoid_for(owner, queues.snapshot, settings))
     return Entry(work, owner, demand, since, priority, queues.of(owner))
@@ -332,8 +335,10 @@ def _tell_waiting(
         why = reasons[key]
         if isinstance(entry.owner, Job):
             why = with_burst(entry.owner, why, purchases, pools, teller.snapshot)
-        if not isinstance(entry.owner, ServingPool):
-            why = with_volume(entry.owner, why)
+        if isinstance(entry.owner, ServingPool):
+            why = with_additions(beyond(entry.owner.demand, dict(demand.requests)), why)
+        else:
+            why = with_volume(entry.owner, with_additions(entry.owner.added, why))
         yield from teller.tell(Held(entry.work, why, position))
 
 
