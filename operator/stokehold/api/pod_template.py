@@ -5,18 +5,9 @@ from the rules in the CRDs, for the webhook may be down.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    JsonValue,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue, ValidationError
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -30,12 +21,17 @@ from stokehold.api.fields import (
     ShortName,
 )
 from stokehold.api.names import KEY_PREFIX
+from stokehold.api.open_parts import Forbidden, OpenPart
 from stokehold.api.pods import UNRESERVED_NAME, VARIABLE_RULES, ResourceList
 
 _OPERATOR_OWNS = "the operator sets it"
 _OPERATOR_CHOOSES = "the operator chooses the nodes"
 _COUNT_ONLY = "GPUs are asked for by their number only"
 _TOGETHER = "the operator starts all pods of a job together"
+_OTHER_PODS = (
+    "the operator chooses the nodes without a look at which other pods run there; use nodeSelector, nodeAffinity or"
+    " spec.topology, and ask for all GPUs of a node to have it alone"
+)
 _USE_PRIORITY = "use spec.priorityClassName"
 
 _KEYS_MESSAGE = f"must not use keys that start with {KEY_PREFIX}, they are the operator's"
@@ -53,65 +49,6 @@ _NO_OWN_KEY = Rule(
 # Each of them comes close to a privileged container. Runtimes read them in either case.
 _CAPABILITIES = ("ALL", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO", "SYS_BOOT", "DAC_READ_SEARCH", "BPF")
 _CAPABILITY = re.compile(f"^(CAP_)?({'|'.join(_CAPABILITIES)})$", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Forbidden:
-    """A member that a template must leave alone, and why."""
-
-    name: str
-    type: str
-    why: str
-
-    @property
-    def refusal(self) -> str:
-        """What is said to the user."""
-        return f"{self.name} is not allowed here: {self.why}"
-
-    def schema(self) -> JsonSchemaValue:
-        """Return the member as CEL must know it to see that it is there."""
-        anything: JsonSchemaValue = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-        shapes: dict[str, JsonSchemaValue] = {
-            "object": anything,
-            "array": {"type": "array", "items": anything},
-            "strings": {"type": "array", "items": {"type": "string"}},
-        }
-        known = shapes.get(self.type, {"type": self.type})
-        return {"description": f"Not allowed: {self.why}.", **known}
-
-    def rule(self) -> JsonSchemaValue:
-        """Return the entry of `x-kubernetes-validations` that refuses it."""
-        return {"rule": f"!has(self.{self.name})", "message": self.refusal, "fieldPath": f".{self.name}"}
-
-
-class OpenPart(Part):
-    """A piece of a pod of which only some members are known to us; the others are Kubernetes' own business."""
-
-    model_config = ConfigDict(extra="allow")
-
-    FORBIDDEN: ClassVar[tuple[Forbidden, ...]] = ()
-
-    @model_validator(mode="after")
-    def _leave_alone_what_is_forbidden(self) -> Self:
-        given = self.model_extra or {}
-        for member in self.FORBIDDEN:
-            if given.get(member.name) is not None:
-                raise ValueError(member.refusal)
-        return self
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        shown = super().__get_pydantic_json_schema__(schema, handler)
-        shown.pop("additionalProperties", None)
-        shown["x-kubernetes-preserve-unknown-fields"] = True
-        shown["properties"] = {
-            **{member.name: member.schema() for member in cls.FORBIDDEN},
-            **shown.get("properties", {}),
-        }
-        if cls.FORBIDDEN:
-            rules = [member.rule() for member in cls.FORBIDDEN]
-            shown["x-kubernetes-validations"] = [*rules, *shown.get("x-kubernetes-validations", [])]
-        return shown
 
 
 class TemplateMetadata(OpenPart):
@@ -305,11 +242,37 @@ class TemplateNodeAffinity(OpenPart):
     """What should hold."""
 
 
+class TemplatePodAffinity(OpenPart):
+    """Near to which other pods, or far from which, as in a pod of Kubernetes. Wishes change nothing."""
+
+    FORBIDDEN = (Forbidden("requiredDuringSchedulingIgnoredDuringExecution", "array", _OTHER_PODS),)
+
+
+class TemplateSpread(OpenPart):
+    """How pods are spread, as in a pod of Kubernetes. Wishes change nothing."""
+
+    RULES = (
+        Rule(
+            f"whenUnsatisfiable must not be DoNotSchedule: {_OTHER_PODS}",
+            cel="self.whenUnsatisfiable != 'DoNotSchedule'",
+            holds=lambda spread: spread.when_unsatisfiable != "DoNotSchedule",
+            field=".whenUnsatisfiable",
+        ),
+    )
+
+    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"]
+    """Only ScheduleAnyway is allowed."""
+
+
 class TemplateAffinity(OpenPart):
     """Near to what and far from what the pods run, as in a pod of Kubernetes."""
 
     node_affinity: TemplateNodeAffinity | None = None
     """Which nodes, as in a pod of Kubernetes. It narrows down the nodes that the operator chooses from."""
+    pod_affinity: TemplatePodAffinity | None = None
+    """Near to which other pods. Only wishes are allowed, and they change nothing."""
+    pod_anti_affinity: TemplatePodAffinity | None = None
+    """Far from which other pods. Only wishes are allowed, and they change nothing."""
 
 
 class TemplateClaim(OpenPart):
@@ -366,6 +329,8 @@ class TemplateSpec(OpenPart):
     """Labels of the nodes that the operator chooses from, with exactly these values."""
     affinity: TemplateAffinity | None = None
     """Near to what and far from what the pods run."""
+    topology_spread_constraints: Annotated[tuple[TemplateSpread, ...], Field(max_length=16)] = ()
+    """How pods are spread. Only wishes are allowed, and they change nothing."""
     volumes: Annotated[tuple[TemplateVolume, ...], Field(max_length=32)] = ()
     """Volumes of the pods, as in a pod of Kubernetes."""
     termination_grace_period_seconds: Annotated[Int, Field(ge=0, le=3600)] | None = None
