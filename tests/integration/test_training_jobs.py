@@ -153,6 +153,7 @@ def test_gang_that_cannot_bind_is_taken_back_whole(team: Team, cluster: LocalClu
 
     assert status["lastFailure"]["reason"] == "BindTimeout"
     assert "persistent volumes to bind" in status["lastFailure"]["message"]
+    assert "volume claim too-large" in status["lastFailure"]["message"]
     wait_until(lambda: not team.pods("stuck"), 10)
 
 

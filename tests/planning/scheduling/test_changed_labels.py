@@ -55,9 +55,10 @@ def test_worker_that_cannot_be_told_from_others_any_more_is_deleted_and_the_gang
     assert closed.status["restarts"] == 0
 
 
-@pytest.mark.parametrize("change", [{"labels": {}}, {"labels": {}, "ownerReferences": []}])
-def test_nothing_of_ours_stays_on_it_when_its_job_is_gone(change: dict[str, Any]):
-    leaving = a_pod(1, {**change, "deletionTimestamp": NOW.isoformat()})
+@pytest.mark.parametrize("owned", [{}, {"ownerReferences": []}], ids=["owned", "nobody's"])
+@pytest.mark.parametrize("change", [{"labels": {}}, {"annotations": {}}, {"annotations": {"a": "{"}}])
+def test_nothing_of_ours_stays_on_it_when_its_job_is_gone(change: dict[str, Any], owned: dict[str, Any]):
+    leaving = a_pod(1, {**change, **owned, "deletionTimestamp": NOW.isoformat()})
 
     released = [action.pod.key for action in plan(leaving, job=None) if isinstance(action, ReleasePod)]
     assert released == [leaving.key]

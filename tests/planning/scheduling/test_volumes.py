@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from builders import GPU, NOW, a_job, a_node, a_snapshot
+from builders import GPU, NOW, a_job, a_node, a_snapshot, a_worker, seconds_ago
 from stokehold.model.actions import Action, AdmitJob, WriteStatus
 from stokehold.model.demand import Match, Terms, claims_of, within
 from stokehold.model.snapshot import Job, Node, VolumeClaim
@@ -88,3 +88,24 @@ def test_volumes_of_a_job_that_no_node_reaches_together_are_told_at_once():
     assert isinstance(action, WriteStatus)
     assert action.status["queue"]["reason"] == "VolumeUnavailable"
     assert "no node reaches all of its volumes" in action.status["queue"]["message"]
+
+
+@pytest.mark.parametrize("said", ["", "0/3 nodes are available"])
+def test_claim_that_nobody_provisions_is_named_when_a_worker_cannot_be_bound(said: str):
+    job = job_with(VolumeClaim("Pending"))
+    unbound = a_worker(
+        job,
+        phase="Pending",
+        bound=False,
+        started_at=None,
+        created_at=seconds_ago(90),
+        nodes=("z1",),
+        unschedulable=said,
+    )
+
+    action = plan(replace(job, pods=(unbound,)), Z1)
+
+    assert isinstance(action, WriteStatus)
+    message = action.status["lastFailure"]["message"]
+    assert (said or "kube-scheduler has not said why") in message
+    assert "no volume has been provisioned for volume claim ckpt" in message

@@ -10,6 +10,7 @@ from stokehold.model.shapes import workspace_digest
 from stokehold.model.snapshot import Pod, Snapshot, Workspace
 from stokehold.model.statuses import whole
 from stokehold.planning.culling.settings import CullingSettings
+from stokehold.planning.placement.unbound import why_unbound
 
 STARTING, ACTIVE, QUIET, WARNED = "Starting", "Active", "Quiet", "Warned"
 STOPPING, STOPPED = "Stopping", "Stopped"
@@ -104,7 +105,7 @@ def why_stuck(workspace: Workspace, snapshot: Snapshot, settings: CullingSetting
     for pod in pods:
         waited = snapshot.time_given(pod.created_at) if pod.created_at is not None else timedelta()
         if not pod.bound and pod.terminating_since is None and waited >= settings.bind_timeout:
-            return f"its pod could not be bound to {node}: {pod.unschedulable or 'no reason given'}"
+            return f"its pod could not be bound to {node}: {why_unbound(pod, workspace)}"
     since = None if pods else _without_pod_since(workspace)
     if since is not None and snapshot.taken_at - since >= settings.bind_timeout:
         name = workspace.pod_set.name

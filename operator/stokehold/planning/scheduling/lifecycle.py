@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from stokehold.model.reasons import Eviction, Finish
 from stokehold.model.snapshot import Job, Pod, Snapshot
 from stokehold.planning.placement.additions import told
+from stokehold.planning.placement.unbound import why_unbound
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.queueing import Queues
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -171,7 +172,7 @@ def could_not_bind(case: Case) -> End | None:
             continue
         waited = case.snapshot.time_given(pod.created_at)
         if waited >= case.settings.bind_timeout:
-            said = pod.unschedulable or "kube-scheduler has not said why"
+            said = why_unbound(pod, case.job)
             return _fault(
                 Eviction.BIND_TIMEOUT,
                 pod,
