@@ -6,9 +6,13 @@ from datetime import timedelta
 import pytest
 
 from builders import GPU, NOW, a_node, a_pod_set, a_replica, a_serving_pool, a_snapshot
+from kit.workspaces import a_workspace, its_pod
 from kit.world import World
 from stokehold.model.actions import Action, AdmitJob, PlaceReplica, WriteStatus
 from stokehold.model.demand import shape_of
+from stokehold.model.snapshot import Member
+from stokehold.planning.culling.settings import CullingSettings
+from stokehold.planning.culling.standing import why_stuck
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
@@ -126,6 +130,25 @@ def test_replica_is_placed_by_what_its_pod_asks_for():
 
     assert place(waits) == [("full",)]
     assert place(large) == [("free",)]
+
+
+def test_workspace_whose_pod_has_outgrown_its_node_waits_for_one_with_more_room(world: World):
+    workspace = a_workspace(created_at=NOW)
+    grown = its_pod(workspace, bound=False, ready=False, phase="Pending", unschedulable="0/1 nodes are available")
+    grown = replace(grown, member=Member("DevWorkspace", "ada"), requests={GPU: 1, "pods": 1, "cpu": 100_000})
+    assert workspace.pod_set is not None
+    world.cluster.stateful_sets.on_upsert(workspace.key, None, workspace.pod_set)
+    world.cluster.workspaces.on_upsert(workspace.key, None, replace(workspace, pods=(), pod_set=None))
+    world.cluster.pods.on_upsert(grown.key, None, grown)
+
+    snapshot = world.snapshot()
+    stuck = why_stuck(snapshot.workspaces[workspace.key], snapshot, CullingSettings())
+    world.cluster.pods.on_delete(grown.key, grown)
+    world.cluster.stateful_sets.on_delete(workspace.key, workspace.pod_set)
+
+    assert stuck is not None
+    assert "asks for 100 CPU, more than its spec says" in stuck
+    assert "one workspace asks for 1 GPUs and 100 CPU" in messages(plan(world, 2))[0]
 
 
 def test_shape_is_what_others_look_at_who_add_requests(world: World):

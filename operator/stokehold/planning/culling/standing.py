@@ -10,6 +10,7 @@ from stokehold.model.shapes import workspace_digest
 from stokehold.model.snapshot import Pod, Snapshot, Workspace
 from stokehold.model.statuses import whole
 from stokehold.planning.culling.settings import CullingSettings
+from stokehold.planning.placement.additions import outgrew, told
 from stokehold.planning.placement.unbound import why_unbound
 
 STARTING, ACTIVE, QUIET, WARNED = "Starting", "Active", "Quiet", "Warned"
@@ -103,6 +104,8 @@ def why_stuck(workspace: Workspace, snapshot: Snapshot, settings: CullingSetting
     if node and node not in snapshot.nodes and not any(pod.bound for pod in pods):
         return f"its node {node} has gone"
     for pod in pods:
+        if pod.terminating_since is None and outgrew(pod, workspace.added, snapshot):
+            return f"its pod does not fit on {node}: {told(workspace.added)}"
         waited = snapshot.time_given(pod.created_at) if pod.created_at is not None else timedelta()
         if not pod.bound and pod.terminating_since is None and waited >= settings.bind_timeout:
             return f"its pod could not be bound to {node}: {why_unbound(pod, workspace)}"

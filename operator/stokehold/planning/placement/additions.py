@@ -3,9 +3,19 @@
 from dataclasses import replace
 
 from stokehold.model.demand import Amounts
+from stokehold.model.snapshot import Pod, Snapshot
 from stokehold.planning.placement.explain import Explanation
 
 WHO = "a LimitRange of the namespace, a RuntimeClass or a webhook"
+
+
+def outgrew(pod: Pod, added: Amounts, snapshot: Snapshot) -> bool:
+    """Whether kube-scheduler refuses a pod because its node has not what was added: waiting for it is no use."""
+    node = snapshot.nodes.get(pod.node)
+    if node is None or pod.bound or pod.is_over or not pod.unschedulable:
+        return False
+    used = snapshot.used.get(pod.node, {})
+    return any(used.get(name, 0) > node.allocatable.get(name, 0) for name, _ in added)
 
 
 def told(added: Amounts) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from stokehold.model.reasons import Eviction, Finish
 from stokehold.model.snapshot import Job, Pod, Snapshot
-from stokehold.planning.placement.additions import told
+from stokehold.planning.placement.additions import outgrew, told
 from stokehold.planning.placement.unbound import why_unbound
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.queueing import Queues
@@ -150,18 +150,12 @@ def was_suspended(case: Case) -> End | None:
 
 
 def outgrew_its_node(case: Case) -> End | None:
-    """A worker asks for more than was planned, and its node has not that much: waiting for the deadline is no use."""
+    """A worker asks for more than was planned, and its node has not that much."""
+    added = case.job.added
     for pod in case.attempt.pods:
-        node = case.snapshot.nodes.get(pod.node)
-        if node is None or pod.bound or pod.is_over or not pod.unschedulable:
-            continue
-        used = case.snapshot.used.get(pod.node, {})
-        if any(used.get(name, 0) > node.allocatable.get(name, 0) for name, _ in case.job.added):
-            return _fault(
-                Eviction.BIND_TIMEOUT,
-                pod,
-                f"{pod.name} does not fit on {pod.node}: {told(case.job.added)}; {pod.unschedulable}",
-            )
+        if outgrew(pod, added, case.snapshot):
+            message = f"{pod.name} does not fit on {pod.node}: {told(added)}; {pod.unschedulable}"
+            return _fault(Eviction.BIND_TIMEOUT, pod, message)
     return None
 
 
