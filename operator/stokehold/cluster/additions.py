@@ -47,7 +47,7 @@ class Additions:
 
     def learn_from_workspaces(self, pods: Iterable[Pod], workspaces: Iterable[Workspace]) -> None:
         """The same for the pods of workspaces."""
-        theirs = [pod for pod in pods if pod.member is not None and pod.member.kind == Workspace.KIND]
+        theirs = [pod for pod in pods if pod.owner_uid and pod.member is not None and pod.member.kind == Workspace.KIND]
         by_label = {(one.namespace, names.label_value(one.name)): one for one in workspaces} if theirs else {}
         for pod in theirs:
             owner = by_label.get((pod.namespace, pod.member.name)) if pod.member is not None else None

@@ -135,7 +135,9 @@ def test_replica_is_placed_by_what_its_pod_asks_for():
 def test_workspace_whose_pod_has_outgrown_its_node_waits_for_one_with_more_room(world: World):
     workspace = a_workspace(created_at=NOW)
     grown = its_pod(workspace, bound=False, ready=False, phase="Pending", unschedulable="0/1 nodes are available")
-    grown = replace(grown, member=Member("DevWorkspace", "ada"), requests={GPU: 1, "pods": 1, "cpu": 100_000})
+    grown = replace(
+        grown, member=Member("DevWorkspace", "ada"), owner_uid="set", requests={GPU: 1, "pods": 1, "cpu": 100_000}
+    )
     assert workspace.pod_set is not None
     world.cluster.stateful_sets.on_upsert(workspace.key, None, workspace.pod_set)
     world.cluster.workspaces.on_upsert(workspace.key, None, replace(workspace, pods=(), pod_set=None))
