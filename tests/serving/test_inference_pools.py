@@ -79,7 +79,7 @@ def test_metrics_that_vanish_hold_the_pool_and_their_return_in_the_other_spellin
     engines.silent = True
     lost = team.wait_condition("chat", "MetricsFresh", "False")
     engines.clients = 0
-    decided = len(team.pool_status("chat")["decisions"])
+    then = team.pool_status("chat")
     failed = operator.metric("stokehold_scrapes_total", source="pod", result="failed")
     # Three replicas asked in vain five times more: longer than the delay before a pool shrinks.
     wait_until(lambda: operator.metric("stokehold_scrapes_total", source="pod", result="failed") >= failed + 15, 40)
@@ -90,8 +90,8 @@ def test_metrics_that_vanish_hold_the_pool_and_their_return_in_the_other_spellin
 
     assert "vllm:num_requests_running" in lost["message"]
     assert "status 500" in lost["message"]
-    assert held["desiredReplicas"] == 3
-    assert len(held["decisions"]) == decided
+    assert held["desiredReplicas"] == then["desiredReplicas"] >= 3
+    assert held["decisions"] == then["decisions"]
 
 
 IN_FLIGHT = "sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting)"
@@ -242,7 +242,7 @@ def test_service_of_somebody_else_is_not_taken(team: ServingTeam):
     team.serve("chat")
 
     wait_until(
-        lambda: "belongs to something else" in team.condition("chat", "Ready").get("message", ""),
+        lambda: "was made by somebody else" in team.condition("chat", "Ready").get("message", ""),
         20,
         lambda: team.pool_status("chat"),
     )
