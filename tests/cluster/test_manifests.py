@@ -51,6 +51,15 @@ def test_worker_that_is_alone_gets_no_more_variables_than_it_needs():
     }
 
 
+def test_token_of_the_api_server_is_given_to_those_who_name_their_account_alone():
+    def mounts(**pod: Any) -> Any:
+        return a_worker(podTemplate={"spec": pod})["spec"].get("automountServiceAccountToken")
+
+    assert mounts() is False
+    assert mounts(serviceAccountName="trainer") is None
+    assert mounts(automountServiceAccountToken=True) is True
+
+
 def test_shared_memory_is_large_unless_the_user_has_mounted_it():
     pod = a_worker()
     assert {"name": "stokehold-shm", "mountPath": "/dev/shm"} in main_of(pod)["volumeMounts"]

@@ -212,6 +212,7 @@ def test_running_is_told_soon_of_one_job_and_later_of_a_swarm():
     assert told(swarm=60, seconds=5) == 0
     assert told(swarm=60, seconds=6) == 60
     assert told(swarm=60, seconds=0, phase="Pending") == 60, "who was told to wait is told at once"
+    assert [told(swarm=60, seconds=seconds, phase="Starting") for seconds in (1, 2)] == [0, 60]
 
 
 jobs = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9), st.integers(1, 600)), max_size=12)

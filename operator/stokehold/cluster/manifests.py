@@ -54,6 +54,7 @@ def worker(action: AdmitJob, index: int) -> Manifest:
     pin(spec, action.placement.nodes[index])
     tolerate(spec, action.placement.taints)
     spec.setdefault("enableServiceLinks", False)  # hundreds of variables in large namespaces
+    _keep_tokens_away(spec)
     if action.pod_priority_class:
         spec["priorityClassName"] = action.pod_priority_class
     return {
@@ -224,6 +225,12 @@ def give_gpus(spec: Manifest, gpus: int, resource: str) -> None:
                 container.setdefault("resources", {}).setdefault(part, {})[resource] = str(gpus)
         else:
             container["env"] = [*container.get("env", ()), *hidden, {"name": "CUDA_VISIBLE_DEVICES", "value": ""}]
+
+
+def _keep_tokens_away(spec: Manifest) -> None:
+    """Training needs no word with the API server: whoever names a service account wants its token, nobody else."""
+    if "serviceAccountName" not in spec:
+        spec.setdefault("automountServiceAccountToken", False)
 
 
 def _identity(spec: Manifest, action: AdmitJob, index: int) -> None:

@@ -214,9 +214,10 @@ def _report_running(going: list[Standing], snapshot: Snapshot, settings: Schedul
     starting = [(job, attempt) for job, attempt in whole if not _all_run(attempt)]
     # A job of seconds that nobody was told of yet goes straight to its end: one write less of ten.
     early = settings.running_interval(sum(not job.status.phase for job, _ in running))
+    until = {"": early, api.STARTING: settings.first_running_after}
     for job, attempt in running:
         told = job.status.phase == api.RUNNING and job.status.observed_generation == job.generation
-        if not told and (job.status.phase or _runs_for(attempt, snapshot) >= early):
+        if not told and _runs_for(attempt, snapshot) >= until.get(job.status.phase, timedelta()):
             yield WriteStatus(job, reporting.started(job, attempt, now), _admitted_note(job, attempt))
     slow = settings.start_interval(len(starting))
     for job, attempt in starting:
