@@ -85,7 +85,7 @@ def test_a_release_comes_changes_and_goes_and_the_users_objects_stay(cluster: Lo
     gpu_nodes = cluster.kubectl("get", "nodes", "-l", "nvidia.com/gpu.present", "-o", "name").split()
     assert get(cluster, "daemonset", f"{RELEASE}-agent")["status"]["numberReady"] == len(gpu_nodes) == 6
 
-    _agent_makes_way_for_a_driver_upgrade(cluster, gpu_nodes[0].removeprefix("node/"), len(gpu_nodes))
+    _agent_makes_way_for_a_driver_upgrade(cluster, gpu_nodes[0].removeprefix("node/"))
     team = Team.create(cluster, "installed")
     for made in live_objects(team):
         cluster.kubectl("apply", "-f", "-", input=json.dumps(made))
@@ -117,17 +117,17 @@ def test_a_release_comes_changes_and_goes_and_the_users_objects_stay(cluster: Lo
     team.delete()
 
 
-def _agent_makes_way_for_a_driver_upgrade(cluster: LocalCluster, node: str, agents: int) -> None:
+def _agent_makes_way_for_a_driver_upgrade(cluster: LocalCluster, node: str) -> None:
     """As NVIDIA's GPU operator asks for it, and says when it is over."""
 
-    def labelled(value: str, running: int) -> None:
-        cluster.kubectl("label", "node", node, f"nvidia.com/gpu.deploy.client={value}", "--overwrite")
-        wait_until(lambda: get(cluster, "daemonset", f"{RELEASE}-agent")["status"].get("numberReady") == running, 30)
+    def has_agent() -> bool:
+        pods = json.loads(cluster.kubectl("-n", NAMESPACE, "get", "pods", "-o", "json"))["items"]
+        return any(p["spec"].get("nodeName") == node for p in pods if "deletionTimestamp" not in p["metadata"])
 
-    labelled("paused-for-driver-upgrade", agents - 1)
-    pods = json.loads(cluster.kubectl("-n", NAMESPACE, "get", "pods", "-o", "json"))["items"]
-    assert node not in {pod["spec"].get("nodeName") for pod in pods if "deletionTimestamp" not in pod["metadata"]}
-    labelled("true", agents)
+    wait_until(has_agent, 30)
+    for value, wanted in (("paused-for-driver-upgrade", False), ("true", True)):
+        cluster.kubectl("label", "node", node, f"nvidia.com/gpu.deploy.client={value}", "--overwrite")
+        wait_until(lambda wanted=wanted: has_agent() is wanted, 30)
     cluster.kubectl("label", "node", node, "nvidia.com/gpu.deploy.client-")
 
 
