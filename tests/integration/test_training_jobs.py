@@ -77,7 +77,7 @@ def test_failed_worker_restarts_the_whole_gang_and_then_fails_for_good(team: Tea
     assert finished["reason"] == "RequeuingLimitExceeded"
     assert "exit code 7" in finished["message"]
     assert "WorkerFailed" in team.events("bad")
-    assert all("finalizers" not in pod["metadata"] for pod in team.pods("bad"))
+    wait_until(lambda: all("finalizers" not in pod["metadata"] for pod in team.pods("bad")), 10)
 
 
 def test_suspend_gives_gpus_back_and_resume_starts_again(team: Team):
