@@ -3,11 +3,9 @@
 Also the pod that the demand is computed from, so that what is planned is what kube-scheduler will count.
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from hashlib import sha256
 from typing import Any
 
 from stokehold.api.names import MAIN_CONTAINER
@@ -16,6 +14,7 @@ from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec
 from stokehold.model.accounting import requests_of
 from stokehold.model.merge import strategic_merge
+from stokehold.model.shapes import digest
 from stokehold.model.taints import GPU_TAINT_KEYS, Toleration
 
 
@@ -218,7 +217,7 @@ def shape_of(spec: TrainingJobSpec | DevWorkspaceSpec) -> str:
         for container in shaped["spec"].get(kind, ()):
             for name in OF_THE_PROGRAM:
                 container.pop(name, None)
-    return sha256(json.dumps(shaped, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(shaped)
 
 
 def _demand(shaped: Mapping[str, Any], **fields: Any) -> Demand:

@@ -4,32 +4,18 @@ The digest is of what goes into the children, not of the children: a new version
 little differently replaces no replica by itself.
 """
 
-import json
 from collections.abc import Collection
-from hashlib import sha256
 
 from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec, Scaling
 from stokehold.model.actions import ServingShape
 from stokehold.model.demand import with_gpu_resource
+from stokehold.model.shapes import POD_FIELDS, digest
 from stokehold.model.snapshot import ServingPool, Snapshot
 from stokehold.planning.autoscaling.measuring import metrics_of
 from stokehold.planning.autoscaling.schedule import faults
 from stokehold.planning.placement.pools import DEFAULT_GPU_RESOURCE, Pool, pools_for
 
-SHAPING_FIELDS = (
-    "image",
-    "command",
-    "args",
-    "env",
-    "env_from",
-    "volumes",
-    "volume_mounts",
-    "port",
-    "resources",
-    "gpus_per_replica",
-    "pod_template",
-    "disruption",
-)
+SHAPING_FIELDS = (*POD_FIELDS, "gpus_per_replica", "disruption")
 """What of the spec goes into the children; of `scaling` and `rollout` only a part does."""
 
 
@@ -89,4 +75,4 @@ def _digest(spec: InferencePoolSpec, gpu_resource: str, priority_class: str) -> 
         gpu_resource,
         priority_class,
     ]
-    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(parts)
