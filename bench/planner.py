@@ -25,7 +25,8 @@ from tests.kit.world import World
 from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec
 from stokehold.controllers import memory
 from stokehold.model.actions import AdmitJob, Placement
-from stokehold.model.snapshot import Job, Namespace, Node, Pod, Queue
+from stokehold.model.pods import Pod
+from stokehold.model.snapshot import Job, Namespace, Node, Queue
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
 

@@ -13,18 +13,8 @@ from stokehold.model import names
 from stokehold.model.accounting import total
 from stokehold.model.demand import demand_of, replica_demand
 from stokehold.model.load import PoolLoad, Reading, Signal, Source
-from stokehold.model.snapshot import (
-    Job,
-    Member,
-    Node,
-    NodePool,
-    Pod,
-    PodSet,
-    Queue,
-    ServingPool,
-    Snapshot,
-    Worker,
-)
+from stokehold.model.pods import Member, Pod, PodSet, Worker
+from stokehold.model.snapshot import Job, Node, NodePool, Queue, ServingPool, Snapshot
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GPU = "nvidia.com/gpu"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from builders import NOW
 from kit.workspaces import a_workspace, its_pod
 from stokehold.cluster.snapshots import Cluster
-from stokehold.model.snapshot import Member
+from stokehold.model.pods import Member
 
 
 def test_a_copy_of_a_workspaces_pod_that_nobody_controls_is_not_the_workspace():

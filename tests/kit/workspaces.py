@@ -10,7 +10,8 @@ from stokehold.api.v1alpha1.dev_workspace import DevWorkspaceSpec, DevWorkspaceS
 from stokehold.api.v1alpha1.gpu_node import GPUNodeStatus
 from stokehold.model.actions import Action, EndWorkspace, ResumeWorkspace, StopWorkspace, WriteStatus
 from stokehold.model.demand import workspace_demand
-from stokehold.model.snapshot import Pod, PodSet, Sighting, Snapshot, Workspace
+from stokehold.model.pods import Pod, PodSet
+from stokehold.model.snapshot import Sighting, Snapshot, Workspace
 
 ENFORCED = {"mode": "Enforce", "policy": "Always", "after": "1h", "warnBefore": "10m", "minRunning": "0s"}
 FIELDS = ("annotations", "stop_record", "generation", "deleting", "pod_set", "pods", "created_at", "namespace")

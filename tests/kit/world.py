@@ -16,10 +16,11 @@ from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStat
 from stokehold.cluster.snapshots import Cluster
 from stokehold.cluster.store import Key
 from stokehold.model import names
-from stokehold.model.accounting import total
+from stokehold.model.accounting import Resources, total
 from stokehold.model.actions import Action, AdmitJob, DeleteOrphan, DeletePod, FinishJob, ReleasePod, WriteStatus
 from stokehold.model.demand import demand_of, shape_of
-from stokehold.model.snapshot import Claim, Job, Namespace, Node, NodePool, Pod, Queue, Resources, Snapshot, Worker
+from stokehold.model.pods import Pod, Worker
+from stokehold.model.snapshot import Claim, Job, Namespace, Node, NodePool, Queue, Snapshot
 
 GRACE = timedelta(seconds=30)
 

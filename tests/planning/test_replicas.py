@@ -17,7 +17,8 @@ from builders import (
 )
 from stokehold.model.actions import Action, AdmitJob, DeletePod, PlaceReplica, WriteStatus
 from stokehold.model.demand import replica_demand
-from stokehold.model.snapshot import Namespace, Pod, PriorityClass, ServingPool, Snapshot
+from stokehold.model.pods import Pod
+from stokehold.model.snapshot import Namespace, PriorityClass, ServingPool, Snapshot
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
 

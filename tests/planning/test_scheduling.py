@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from builders import A100, GPU, NOW, a_job, a_node, a_pool, a_snapshot
 from kit.workspaces import a_sighting
 from stokehold.model.actions import AdmitJob, FinishJob, WriteStatus
-from stokehold.model.snapshot import Job, Pod, PriorityClass, Snapshot, Worker
+from stokehold.model.pods import Pod, Worker
+from stokehold.model.snapshot import Job, PriorityClass, Snapshot
 from stokehold.model.taints import Taint
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings

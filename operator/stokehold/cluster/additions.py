@@ -14,7 +14,8 @@ from stokehold.cluster.indexes import Clock
 from stokehold.cluster.store import Key
 from stokehold.model import names
 from stokehold.model.demand import Amounts, asking, beyond
-from stokehold.model.snapshot import Job, Pod, Workspace
+from stokehold.model.pods import Pod
+from stokehold.model.snapshot import Job, Workspace
 
 REMEMBERED = timedelta(minutes=30)
 

@@ -10,8 +10,9 @@ from typing import Generic, TypeVar
 from stokehold.cluster.own_kinds import Unreadable
 from stokehold.cluster.reading import settle
 from stokehold.cluster.store import Key
-from stokehold.model.accounting import total
-from stokehold.model.snapshot import Job, Member, Node, Pod, PodSet, Resources
+from stokehold.model.accounting import Resources, total
+from stokehold.model.pods import Member, Pod, PodSet
+from stokehold.model.snapshot import Job, Node
 
 T = TypeVar("T")
 Wake = Callable[[], None]

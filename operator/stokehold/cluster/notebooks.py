@@ -16,7 +16,8 @@ import msgspec
 
 from stokehold.cluster.store import Key
 from stokehold.model import names
-from stokehold.model.snapshot import Notebook, Pod, Workspace
+from stokehold.model.pods import Pod
+from stokehold.model.snapshot import Notebook, Workspace
 
 SERVICE_URL = "http://{service}.{namespace}.svc:{port}"
 """Where a workspace's server is; the operator outside of the cluster needs another way."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from stokehold.cluster.indexes import Clock, Jobs, Pods
-from stokehold.model.snapshot import Pod
+from stokehold.model.pods import Pod
 
 
 class Orphans:

@@ -23,17 +23,7 @@ from stokehold.api.v1alpha1.training_job import FAILED, SUCCEEDED, TrainingJob, 
 from stokehold.cluster import wire
 from stokehold.cluster.nesting import DEEPEST, is_nested_deeper
 from stokehold.model.demand import claims_of, demand_of, replica_demand, shape_of, workspace_demand
-from stokehold.model.snapshot import (
-    Claim,
-    Job,
-    NodePool,
-    Proof,
-    Queue,
-    ServingPool,
-    Sighting,
-    StopRecord,
-    Workspace,
-)
+from stokehold.model.snapshot import Claim, Job, NodePool, Proof, Queue, ServingPool, Sighting, StopRecord, Workspace
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNKNOWN_NODE = {"gpuType": "unknown", "gpusPerNode": 1, "capacityClass": "on-demand"}

@@ -36,20 +36,10 @@ from stokehold.cluster.ownership import REPLICAS, other_writer
 from stokehold.cluster.ownership import TEMPLATE as TEMPLATE_SPEC
 from stokehold.cluster.resources import DEV_WORKSPACES, FIELD_MANAGER, INFERENCE_POOLS, TRAINING_JOBS
 from stokehold.model import accounting, names
+from stokehold.model.accounting import Resources
 from stokehold.model.demand import Terms, terms_of
-from stokehold.model.snapshot import (
-    Autoscaler,
-    Holidays,
-    Member,
-    Namespace,
-    Node,
-    Pod,
-    PodSet,
-    PriorityClass,
-    Resources,
-    VolumeClaim,
-    Worker,
-)
+from stokehold.model.pods import Member, Pod, PodSet, Worker
+from stokehold.model.snapshot import Autoscaler, Holidays, Namespace, Node, PriorityClass, VolumeClaim
 from stokehold.model.taints import Taint
 
 MIRROR = "kubernetes.io/config.mirror"

@@ -17,17 +17,16 @@ from stokehold.model import names
 from stokehold.model.capacity import Answer, Listing
 from stokehold.model.demand import Terms, with_gpu_resource, within
 from stokehold.model.load import PoolLoad
+from stokehold.model.pods import Member, Pod
 from stokehold.model.snapshot import (
     Autoscaler,
     Claim,
     Holidays,
     Job,
-    Member,
     Namespace,
     NodePool,
     Notebook,
     OwnObject,
-    Pod,
     PriorityClass,
     Queue,
     ServingPool,

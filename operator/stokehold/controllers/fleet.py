@@ -3,7 +3,8 @@
 from collections import Counter
 from datetime import datetime, timedelta
 
-from stokehold.model.snapshot import Job, Pod, Sighting, Snapshot
+from stokehold.model.pods import Pod
+from stokehold.model.snapshot import Job, Sighting, Snapshot
 from stokehold.observability import metrics
 from stokehold.planning.autoscaling.reporting import freed
 from stokehold.planning.placement.pools import count_gpus, resolve_pools

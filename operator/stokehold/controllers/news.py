@@ -11,7 +11,7 @@ from stokehold.cluster.manifests import Subject
 from stokehold.cluster.own_kinds import Unreadable
 from stokehold.controllers.fleet import is_stray
 from stokehold.model.actions import Note
-from stokehold.model.snapshot import Pod
+from stokehold.model.pods import Pod
 from stokehold.observability import metrics
 from stokehold.planning.scheduling.queueing import is_corpse
 

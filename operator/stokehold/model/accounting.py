@@ -18,6 +18,9 @@ POD_SLOT = "pods"
 
 Quantities = Mapping[str, str | int]
 
+Resources = Mapping[str, int]
+"""Amounts by resource name: cpu in milli-CPU, all others in base units (bytes, devices, pods)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Container:

@@ -10,13 +10,13 @@ from typing import Any
 
 from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaimSpec
 from stokehold.model.capacity import Instance, NodeRequest
+from stokehold.model.pods import Pod
 from stokehold.model.snapshot import (
     Claim,
     Job,
     Node,
     NodePool,
     OwnObject,
-    Pod,
     Proof,
     ServingPool,
     Sighting,

@@ -10,7 +10,7 @@ from kit.workspaces import a_workspace, its_pod
 from kit.world import World
 from stokehold.model.actions import Action, AdmitJob, PlaceReplica, WriteStatus
 from stokehold.model.demand import shape_of
-from stokehold.model.snapshot import Member
+from stokehold.model.pods import Member
 from stokehold.planning.culling.settings import CullingSettings
 from stokehold.planning.culling.standing import why_stuck
 from stokehold.planning.scheduling.plan import plan_scheduling

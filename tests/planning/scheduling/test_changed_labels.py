@@ -11,7 +11,8 @@ from stokehold.cluster import manifests, wire
 from stokehold.cluster.reading import read_pod
 from stokehold.cluster.snapshots import Cluster
 from stokehold.model.actions import AdmitJob, DeletePod, Placement, ReleasePod, WriteStatus
-from stokehold.model.snapshot import Job, Pod
+from stokehold.model.pods import Pod
+from stokehold.model.snapshot import Job
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
 

@@ -12,7 +12,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from builders import NOW, a_node, a_pod
 from kit.world import World, overbooked
 from stokehold.model.actions import Action, AdmitJob, FinishJob
-from stokehold.model.snapshot import Job, Namespace, Pod
+from stokehold.model.pods import Pod
+from stokehold.model.snapshot import Job, Namespace
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
 

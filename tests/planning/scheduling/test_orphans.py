@@ -9,7 +9,7 @@ from builders import NOW, a_job, a_snapshot, a_worker, seconds_ago
 from stokehold.cluster.own_kinds import Unreadable
 from stokehold.cluster.snapshots import Cluster
 from stokehold.model.actions import Action, DeleteOrphan, ReleasePod
-from stokehold.model.snapshot import Pod
+from stokehold.model.pods import Pod
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
 

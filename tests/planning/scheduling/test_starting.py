@@ -10,7 +10,8 @@ from stokehold.api.v1alpha1.training_job import TrainingJobStatus
 from stokehold.cluster import wire
 from stokehold.cluster.reading import read_pod
 from stokehold.model.actions import WriteStatus
-from stokehold.model.snapshot import Job, Pod
+from stokehold.model.pods import Pod
+from stokehold.model.snapshot import Job
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
 

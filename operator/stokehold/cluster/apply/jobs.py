@@ -14,7 +14,7 @@ from stokehold.cluster.own_kinds import proof_text
 from stokehold.cluster.resources import PODS, SERVICES, TRAINING_JOBS
 from stokehold.model import names
 from stokehold.model.actions import AdmitJob, FinishJob
-from stokehold.model.snapshot import Pod
+from stokehold.model.pods import Pod
 from stokehold.observability import logs
 
 log = logs.get("apply")

@@ -13,7 +13,7 @@ from stokehold.cluster.errors import ApiError
 from stokehold.cluster.manifests import require_node
 from stokehold.cluster.resources import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS, SERVICES
 from stokehold.model.actions import PlaceReplica, WriteDeployment
-from stokehold.model.snapshot import Pod, PodSet
+from stokehold.model.pods import Pod, PodSet
 from stokehold.observability import logs
 
 log = logs.get("apply")

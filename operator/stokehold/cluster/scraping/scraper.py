@@ -19,7 +19,8 @@ from stokehold.cluster.snapshots import Cluster
 from stokehold.cluster.store import Key
 from stokehold.model.engines import ENGINES
 from stokehold.model.load import PoolLoad, Reading, Signal, Source
-from stokehold.model.snapshot import Pod, ServingPool
+from stokehold.model.pods import Pod
+from stokehold.model.snapshot import ServingPool
 from stokehold.observability import logs
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ nobody. The times of the reversals are kept on the Deployment itself, so the nex
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from stokehold.model.snapshot import PodSet
+from stokehold.model.pods import PodSet
 from stokehold.model.statuses import whole
 
 MOST_REVERSALS = 3

@@ -15,7 +15,8 @@ from stokehold.api import conditions
 from stokehold.api.conditions import find_condition
 from stokehold.model import reasons
 from stokehold.model.actions import Action, Note, WriteDeployment, WriteStatus
-from stokehold.model.snapshot import Pod, ServingPool, Snapshot
+from stokehold.model.pods import Pod
+from stokehold.model.snapshot import ServingPool, Snapshot
 from stokehold.model.statuses import dump
 from stokehold.planning.autoscaling.contention import Contention, contention
 from stokehold.planning.autoscaling.deciding import Verdict, decide

@@ -11,7 +11,8 @@ from stokehold.api.names import SERVING_LABEL
 from stokehold.api.v1alpha1.inference_pool import Decision, InferencePoolStatus
 from stokehold.api.v1alpha1.shared import QueueStatus
 from stokehold.model import names, reasons
-from stokehold.model.snapshot import Pod, PodSet, ServingPool
+from stokehold.model.pods import Pod, PodSet
+from stokehold.model.snapshot import ServingPool
 from stokehold.model.statuses import told_conditions, whole
 from stokehold.planning.autoscaling.contention import Contention
 from stokehold.planning.autoscaling.deciding import Verdict

@@ -5,7 +5,8 @@ pod-deletion-cost. That annotation is all that we add: of ready replicas the lea
 """
 
 from stokehold.model.load import PoolLoad, Signal
-from stokehold.model.snapshot import Pod, ServingPool
+from stokehold.model.pods import Pod
+from stokehold.model.snapshot import ServingPool
 
 
 def least_busy(pool: ServingPool, load: PoolLoad | None, count: int) -> tuple[Pod, ...]:

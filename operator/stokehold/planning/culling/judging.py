@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from stokehold.api.v1alpha1.dev_workspace import Idle
+from stokehold.model.pods import Pod
 from stokehold.model.reasons import Idleness
-from stokehold.model.snapshot import Pod, Workspace
+from stokehold.model.snapshot import Workspace
 from stokehold.model.statuses import whole
 from stokehold.planning.culling.clock import Clock
 from stokehold.planning.culling.exemption import standing_exemption

@@ -26,8 +26,9 @@ from stokehold.model.actions import (
     StopWorkspace,
     WriteStatus,
 )
+from stokehold.model.pods import Pod
 from stokehold.model.reasons import Idleness, Stop
-from stokehold.model.snapshot import Pod, Snapshot, StopRecord, Workspace
+from stokehold.model.snapshot import Snapshot, StopRecord, Workspace
 from stokehold.model.statuses import Status, whole
 from stokehold.planning.culling import breaker, pressure, reporting, standing
 from stokehold.planning.culling.clock import advance, read_clock

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import chain, islice
 
+from stokehold.model.accounting import Resources
 from stokehold.model.demand import Demand
+from stokehold.model.pods import Pod
 from stokehold.model.reasons import Waiting
-from stokehold.model.snapshot import Pod, Resources, Snapshot, Workspace
+from stokehold.model.snapshot import Snapshot, Workspace
 from stokehold.model.statuses import Owner
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.place import fits

@@ -14,7 +14,8 @@ from stokehold.api import conditions
 from stokehold.api.conditions import find_condition
 from stokehold.api.v1alpha1.dev_workspace import GpuSignal, Signals
 from stokehold.api.v1alpha1.gpu_node import Gpu, GPUNodeStatus, GpuProcessOwner, MigDevice
-from stokehold.model.snapshot import Notebook, Pod, Snapshot, Workspace
+from stokehold.model.pods import Pod
+from stokehold.model.snapshot import Notebook, Snapshot, Workspace
 from stokehold.model.statuses import whole
 from stokehold.planning.culling.settings import CullingSettings
 from stokehold.planning.culling.standing import held_gpus

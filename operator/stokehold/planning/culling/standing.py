@@ -5,9 +5,10 @@ from datetime import datetime, timedelta
 
 from stokehold.api import conditions
 from stokehold.api.conditions import find_condition
+from stokehold.model.pods import Pod
 from stokehold.model.reasons import Stop
 from stokehold.model.shapes import workspace_digest
-from stokehold.model.snapshot import Pod, Snapshot, Workspace
+from stokehold.model.snapshot import Snapshot, Workspace
 from stokehold.model.statuses import whole
 from stokehold.planning.culling.settings import CullingSettings
 from stokehold.planning.placement.additions import outgrew, told

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from stokehold.model.demand import Amounts
-from stokehold.model.snapshot import Pod, Snapshot
+from stokehold.model.pods import Pod
+from stokehold.model.snapshot import Snapshot
 from stokehold.planning.placement.explain import Explanation
 
 WHO = "a LimitRange of the namespace, a RuntimeClass or a webhook"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stokehold.model.accounting import LARGEST
+from stokehold.model.accounting import LARGEST, Resources
 from stokehold.model.demand import Demand
-from stokehold.model.snapshot import Node, Resources, Snapshot
+from stokehold.model.snapshot import Node, Snapshot
 from stokehold.model.taints import tolerates
 from stokehold.planning.placement.devices import unsettled_nodes
 from stokehold.planning.placement.pools import Pool, pools_for, tolerated_by_pool

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from stokehold.model import names
-from stokehold.model.snapshot import Job, Pod, VolumeClaim, Workspace
+from stokehold.model.pods import Pod
+from stokehold.model.snapshot import Job, VolumeClaim, Workspace
 
 
 def why_unbound(pod: Pod, owner: Job | Workspace) -> str:

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from stokehold.api.names import CLAIM_LABEL
 from stokehold.api.v1alpha1.gpu_node_claim import READY
-from stokehold.model.accounting import LARGEST, amounts
+from stokehold.model.accounting import LARGEST, Resources, amounts
 from stokehold.model.demand import Demand
-from stokehold.model.snapshot import Claim, Node, NodePool, Resources, Snapshot
+from stokehold.model.snapshot import Claim, Node, NodePool, Snapshot
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.pools import Pool, pool_taints
 from stokehold.planning.provisioning.world import World

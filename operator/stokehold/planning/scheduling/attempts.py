@@ -9,7 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from stokehold.model.snapshot import Job, Pod
+from stokehold.model.pods import Pod
+from stokehold.model.snapshot import Job
 
 OVER = ("Succeeded", "Failed")
 

@@ -10,8 +10,9 @@ the gang is not whole -> taken back and planned anew
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from stokehold.model.pods import Pod
 from stokehold.model.reasons import Eviction, Finish
-from stokehold.model.snapshot import Job, Pod, Snapshot
+from stokehold.model.snapshot import Job, Snapshot
 from stokehold.planning.placement.additions import outgrew, told
 from stokehold.planning.placement.unbound import why_unbound
 from stokehold.planning.scheduling.attempts import Attempt

@@ -29,8 +29,9 @@ from stokehold.model.actions import (
     WriteStatus,
 )
 from stokehold.model.demand import Demand, asking, avoiding, beyond
+from stokehold.model.pods import Pod
 from stokehold.model.reasons import Eviction
-from stokehold.model.snapshot import Job, Pod, ServingPool, Snapshot, Workspace
+from stokehold.model.snapshot import Job, ServingPool, Snapshot, Workspace
 from stokehold.planning.placement.additions import with_additions
 from stokehold.planning.placement.explain import Explanation, explain
 from stokehold.planning.placement.ledger import Ledger

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from stokehold.model.demand import Demand, Match
+from stokehold.model.pods import Pod
 from stokehold.model.reasons import Waiting
-from stokehold.model.snapshot import Job, Namespace, Pod, Queue, ServingPool, Snapshot, Workspace
+from stokehold.model.snapshot import Job, Namespace, Queue, ServingPool, Snapshot, Workspace
 from stokehold.model.statuses import Owner
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.placement.refusals import refusal

@@ -6,8 +6,9 @@ from typing import Any
 
 from stokehold.api import conditions
 from stokehold.api.conditions import find_condition
+from stokehold.model.pods import Pod
 from stokehold.model.reasons import Waiting
-from stokehold.model.snapshot import Pod, ServingPool, Snapshot, Workspace
+from stokehold.model.snapshot import ServingPool, Snapshot, Workspace
 from stokehold.model.statuses import render, told_conditions
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.placement.ledger import Ledger
