@@ -7,7 +7,7 @@ import pytest
 
 from stokehold.cluster import wire
 from stokehold.cluster.own_kinds import read_job, read_workspace
-from stokehold.cluster.reading import read_pod_set, read_serving_owner
+from stokehold.cluster.reading import child_reader, read_pod_set
 from stokehold.model import names
 from stokehold.model.snapshot import Job
 
@@ -25,6 +25,10 @@ def a_child(name: str, kind: str, owner: str, **annotations: str) -> dict[str, o
             {"apiVersion": "stokehold.dev/v1alpha1", "kind": kind, "name": owner, "uid": "owner", "controller": True}
         ],
     }
+
+
+def owner_of_child(metadata: dict[str, object]) -> str | None:
+    return child_reader("stokehold.dev/inference-pool")(msgspec.convert({"metadata": metadata}, wire.Child))
 
 
 def a_pod_set(metadata: dict[str, object]) -> wire.PodSet:
@@ -45,9 +49,17 @@ def test_a_copy_of_a_child_under_another_name_is_nobodys(kind: str, owner: str):
 
     assert found is not None
     assert found.owner_uid == "owner"
-    assert read_serving_owner(msgspec.convert({"metadata": own}, wire.Child)) == "owner"
+    assert owner_of_child(own) == "owner"
     assert read_pod_set(a_pod_set(copy)) is None
-    assert read_serving_owner(msgspec.convert({"metadata": copy}, wire.Child)) is None
+    assert owner_of_child(copy) is None
+
+
+def test_service_that_terminates_is_there_until_it_is_gone_and_one_without_its_label_is_not():
+    own = a_child("train-gang", "TrainingJob", "train")
+
+    assert owner_of_child({**own, "deletionTimestamp": "2026-01-01T00:00:00Z"}) == "owner"
+    assert owner_of_child({**own, "labels": {}}) is None
+    assert owner_of_child(a_child("train", "TrainingJob", "train")) is None
 
 
 @pytest.mark.parametrize("time", NOT_TIMES)

@@ -26,10 +26,12 @@ def test_single_gpu_job_runs_to_its_end(team: Team):
     assert json.loads(team.job("one")["metadata"]["annotations"]["stokehold.dev/finished"])["outcome"] == "Succeeded"
 
 
-def test_gang_gets_rendezvous_and_addresses(team: Team):
+def test_gang_gets_rendezvous_and_addresses_and_keeps_them_when_somebody_deletes_its_service(team: Team):
     team.submit("gang", numNodes=2, gpusPerNode=8, gpuTypes=["h100"])
 
     team.wait_phase("gang", "Running")
+    team.kubectl("delete", "service", "gang-gang")
+    wait_until(lambda: team.kubectl("get", "service", "gang-gang", "--ignore-not-found"), 5)
 
     pods = sorted(team.pods("gang"), key=lambda pod: pod["metadata"]["name"])
     environments = [{e["name"]: e["value"] for e in pod["spec"]["containers"][0]["env"]} for pod in pods]

@@ -167,6 +167,7 @@ class World:
         """The requests that carry out an action, in order; the first that is refused is the last."""
         match action:
             case AdmitJob():
+                self.cluster.gang_services.on_upsert(action.job.key, None, action.job.uid)
                 for index in action.missing:
                     yield lambda index=index: self._create(action, index)  # type: ignore[misc]
             case WriteStatus():

@@ -46,7 +46,8 @@ def test_idle_workspace_gives_its_gpu_to_waiting_work_keeps_its_files_and_comes_
     assert (status["phase"], status["url"]) == ("Active", f"http://ada.{desks.team.namespace}.svc:8888")
     assert status["activity"]["signals"][0]["state"] == "Active"
     assert status["placement"]["pool"] == "a100-sxm4-80gb"
-    assert desks.team.kubectl("get", "service", "ada", "-o", "name")
+    desks.team.kubectl("delete", "service", "ada")
+    wait_until(lambda: desks.team.kubectl("get", "service", "ada", "--ignore-not-found"), 5)
 
     world.nvml[0].utilization = 0
     desks.wait_phase("ada", "Quiet")

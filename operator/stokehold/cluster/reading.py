@@ -1,5 +1,6 @@
 """One object of the API server -> one value of the model. Pure; all tolerance for odd objects is here."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
@@ -57,6 +58,7 @@ MEMBERSHIP = (
 
 CHILD_NAMES = {INFERENCE_POOLS.kind: names.serving_name, DEV_WORKSPACES.kind: names.workspace_name}
 """How the one StatefulSet, Deployment, Service and budget of an owner is called."""
+SERVICE_NAMES = {**CHILD_NAMES, TRAINING_JOBS.kind: names.service_name}
 
 LARGEST_GANG = 4096
 """What the API allows in spec.numNodes."""
@@ -156,7 +158,7 @@ def read_priority_class(raw: wire.PriorityClass) -> PriorityClass:
 def read_pod_set(raw: wire.PodSet) -> PodSet | None:
     """A StatefulSet or Deployment of ours; None for a copy under another name, which takes labels and owner along."""
     meta = raw.metadata
-    owner = _owner_of_child(meta)
+    owner = _owner_of_child(meta, CHILD_NAMES)
     if owner is None:
         return None
     return PodSet(
@@ -212,12 +214,16 @@ def read_holidays(raw: wire.ConfigMap) -> Holidays:
     return Holidays(frozenset(days), tuple(strange))
 
 
-def read_serving_owner(raw: wire.Child) -> str | None:
-    """The uid of the serving pool that a child belongs to; None for what is on its way out or no pool's."""
-    meta = raw.metadata
-    if meta.deletion_timestamp is not None or SERVING_LABEL not in meta.labels:
-        return None
-    return _owner_of_child(meta)
+def child_reader(label: str) -> Callable[[wire.Child], str | None]:
+    """Of Services and budgets with this label: the uid of their owner, None for what is nobody's.
+
+    One on its way out is there until it is gone: before that nobody can make another of its name.
+    """
+
+    def read(raw: wire.Child) -> str | None:
+        return _owner_of_child(raw.metadata, SERVICE_NAMES) if label in raw.metadata.labels else None
+
+    return read
 
 
 def read_autoscaler(raw: wire.Autoscaler) -> Autoscaler | None:
@@ -235,11 +241,11 @@ def _is_job(owner: wire.OwnerReference) -> bool:
     return owner.kind == TRAINING_JOBS.kind and owner.api_version.partition("/")[0] == GROUP
 
 
-def _owner_of_child(meta: wire.Metadata) -> str | None:
-    """The uid of the workspace or serving pool whose child has this very name."""
+def _owner_of_child(meta: wire.Metadata, called: Mapping[str, Callable[[str], str]]) -> str | None:
+    """The uid of the object of ours whose child has this very name; `called` makes it of the owner's, by kind."""
     ref = next((ref for ref in meta.owner_references if ref.controller), None)
     ours = ref is not None and ref.api_version.partition("/")[0] == GROUP
-    if ref is None or not ours or ref.kind not in CHILD_NAMES or CHILD_NAMES[ref.kind](ref.name) != meta.name:
+    if ref is None or not ours or ref.kind not in called or called[ref.kind](ref.name) != meta.name:
         return None
     return ref.uid
 

@@ -90,6 +90,7 @@ class Cluster:
         self.volumes: Shelf[Terms] = Shelf(wake)
         """By name: those that not all nodes can reach."""
         self.serving_services = Owners(wake)
+        self.workspace_services, self.gang_services = Owners(wake), Owners(wake)
         self.disruption_budgets = Owners(wake)
         self.autoscalers: Namespaced[Autoscaler] = Namespaced(wake)
         self.loads: dict[Key, PoolLoad] = {}
@@ -215,6 +216,7 @@ class Cluster:
             priority_classes=dict(self.priority_classes.values),
             namespaces=dict(self.namespaces.values),
             workspaces=workspaces,
+            with_service=self.workspace_services.uids() | self.gang_services.uids(),
             serving_pools=serving,
             loads=dict(self.loads),
             claims=self._current_claims(),

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from stokehold.api.names import GROUP, HOLIDAYS_LABEL, SERVING_LABEL, WORKSPACE_LABEL
+from stokehold.api.names import GROUP, HOLIDAYS_LABEL, JOB_LABEL, SERVING_LABEL, WORKSPACE_LABEL
 from stokehold.cluster import resources, wire
 from stokehold.cluster.client import KubeApi
+from stokehold.cluster.indexes import Owners
 from stokehold.cluster.informers import Informer
 from stokehold.cluster.own_kinds import (
     Unreadable,
@@ -19,6 +20,7 @@ from stokehold.cluster.own_kinds import (
     read_workspace,
 )
 from stokehold.cluster.reading import (
+    child_reader,
     read_autoscaler,
     read_holidays,
     read_namespace,
@@ -26,7 +28,6 @@ from stokehold.cluster.reading import (
     read_pod,
     read_pod_set,
     read_priority_class,
-    read_serving_owner,
     read_volume,
     read_volume_claim,
 )
@@ -79,16 +80,16 @@ class Watches:
         self.deployments = watch(
             resources.DEPLOYMENTS, wire.PodSet, read_pod_set, cluster.deployments, labels=SERVING_LABEL
         )
-        self.serving_children = (
-            watch(resources.SERVICES, wire.Child, read_serving_owner, cluster.serving_services, labels=SERVING_LABEL),
-            watch(
-                resources.POD_DISRUPTION_BUDGETS,
-                wire.Child,
-                read_serving_owner,
-                cluster.disruption_budgets,
-                labels=SERVING_LABEL,
-            ),
+
+        def watch_children(resource: resources.Resource, label: str, owners: Owners) -> Informer[str]:
+            return watch(resource, wire.Child, child_reader(label), owners, labels=label)
+
+        self.services = (
+            watch_children(resources.SERVICES, SERVING_LABEL, cluster.serving_services),
+            watch_children(resources.SERVICES, WORKSPACE_LABEL, cluster.workspace_services),
+            watch_children(resources.SERVICES, JOB_LABEL, cluster.gang_services),
         )
+        self.budgets = watch_children(resources.POD_DISRUPTION_BUDGETS, SERVING_LABEL, cluster.disruption_budgets)
         self.autoscalers = watch(
             resources.HORIZONTAL_POD_AUTOSCALERS, wire.Autoscaler, read_autoscaler, cluster.autoscalers
         )
@@ -110,7 +111,7 @@ class Watches:
 
     def __iter__(self) -> Iterator[Informer[Any]]:
         written = (self.pods, self.jobs, self.workspaces, self.stateful_sets, self.volume_claims)
-        serving = (self.serving_pools, self.deployments, *self.serving_children, self.autoscalers)
+        serving = (self.serving_pools, self.deployments, *self.services, self.budgets, self.autoscalers)
         return iter((*written, *serving, self.claims, *self._others))
 
     async def run(self) -> None:
@@ -136,9 +137,11 @@ class Watches:
     def problems(self, stale_after_seconds: float) -> list[str]:
         """Why the operator does not see the cluster as it is, in words for a probe; empty if it does."""
         found = []
+        oldest: dict[str, float] = {}
         for informer in self:
             name, age = informer.resource.plural, informer.age_seconds()
-            metrics.WATCH_AGE_SECONDS.labels(name).set(age)
+            oldest[name] = max(age, oldest.get(name, 0.0))
+            metrics.WATCH_AGE_SECONDS.labels(name).set(oldest[name])
             if not informer.is_served:
                 found.append(f"{name}: the API server does not know this kind{_remedy(informer.resource)}")
             elif not informer.synced:

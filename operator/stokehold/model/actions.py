@@ -114,6 +114,13 @@ class DeleteOrphan:
 
 
 @dataclass(frozen=True, slots=True)
+class RestoreService:
+    """Make the Service of work that has its nodes once more: somebody has deleted it."""
+
+    owner: Job | Workspace
+
+
+@dataclass(frozen=True, slots=True)
 class StartWorkspace:
     """Pin the workspace's StatefulSet to the node chosen for it and give it one replica; make what is missing first."""
 
@@ -294,6 +301,7 @@ Action = (
     | ReleasePod
     | DeletePod
     | DeleteOrphan
+    | RestoreService
     | StartWorkspace
     | PlaceReplica
     | WriteDeployment

@@ -319,6 +319,8 @@ class Snapshot:
     priority_classes: Mapping[str, PriorityClass] = field(default_factory=dict)
     namespaces: Mapping[str, Namespace] = field(default_factory=dict)
     workspaces: Mapping[tuple[str, str], Workspace] = field(default_factory=dict)
+    with_service: frozenset[str] | None = None
+    """Uids of the jobs and workspaces that have their Service; None if nobody has looked."""
     serving_pools: Mapping[tuple[str, str], ServingPool] = field(default_factory=dict)
     claims: Mapping[str, Claim] = field(default_factory=dict)
     unread_claims: frozenset[str] = frozenset()

@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from typing import assert_never
 
-from stokehold.cluster.apply import claims, jobs, serving, workspaces
+from stokehold.cluster.apply import claims, jobs, services, serving, workspaces
 from stokehold.cluster.apply.patience import Patience
+from stokehold.cluster.apply.subjects import subject_of, target_of
 from stokehold.cluster.apply.unheard import Unheard
 from stokehold.cluster.apply.writes import Writer, Writes
 from stokehold.cluster.errors import (
@@ -45,6 +46,7 @@ from stokehold.model.actions import (
     PlaceReplica,
     ReleaseClaim,
     ReleasePod,
+    RestoreService,
     ResumeWorkspace,
     StartWorkspace,
     StopWorkspace,
@@ -54,7 +56,7 @@ from stokehold.model.actions import (
     WriteDeployment,
     WriteStatus,
 )
-from stokehold.model.snapshot import Job, OwnObject, ServingPool, Workspace
+from stokehold.model.snapshot import Job, ServingPool, Workspace
 from stokehold.observability import logs
 
 __all__ = ["Applier", "Writer", "Writes"]
@@ -92,7 +94,7 @@ class Applier:
 
     async def _carry_out(self, action: Action) -> str:
         name = type(action).__name__
-        subject, target = _subject(action), _target(action)
+        subject, target = subject_of(action), target_of(action)
         key = (name, subject.KIND if subject is not None else "", target)
         if self._patience.waits(key) or self._is_vain(action):
             return "held"
@@ -126,7 +128,7 @@ class Applier:
 
     async def _tell_refusal(self, action: Action, error: ApiError) -> None:
         """Count it, and say it on the object; refused children are told in the status of their owner."""
-        subject, why = _subject(action), type(error).__name__.removesuffix("Error")
+        subject, why = subject_of(action), type(error).__name__.removesuffix("Error")
         self._refused(subject.KIND if subject is not None else "", why)
         if subject is None or _creates(action) or isinstance(action, GrowVolume):
             return
@@ -143,12 +145,12 @@ class Applier:
                 await self._tell(action)
             case FinishJob():
                 await jobs.finish(writes, action)
-            case ReleasePod():
-                await jobs.release(writes, action.pod)
-            case DeletePod() | DeleteOrphan():
-                await self._delete_pod(action)
+            case ReleasePod() | DeletePod() | DeleteOrphan():
+                await self._dispatch_pod(action)
             case PlaceReplica():
                 await serving.place(writes, action)
+            case RestoreService():
+                await services.restore(writes, action)
             case EndWorkspace() | ResumeWorkspace() | StopWorkspace() | KeepWorkspace() | GrowVolume():
                 await self._dispatch_workspace(action)
             case CreateClaim() | CordonNode() | DeleteNode() | DeleteClaim() | ReleaseClaim():
@@ -158,8 +160,10 @@ class Applier:
             case _:
                 assert_never(action)
 
-    async def _delete_pod(self, action: DeletePod | DeleteOrphan) -> None:
+    async def _dispatch_pod(self, action: ReleasePod | DeletePod | DeleteOrphan) -> None:
         match action:
+            case ReleasePod():
+                await jobs.release(self._writes, action.pod)
             case DeletePod():
                 await jobs.delete(self._writes, action.pod, action.why)
             case DeleteOrphan():
@@ -256,46 +260,3 @@ async def _built(owner: Job | Workspace | ServingPool, creation: Awaitable[None]
 def _creates(action: Action) -> bool:
     """Whether it makes children: what refuses them stands in the status of their owner until it is mended."""
     return isinstance(action, AdmitJob | StartWorkspace) or (isinstance(action, WriteDeployment) and action.reshapes)
-
-
-def _subject(action: Action) -> OwnObject | None:
-    """The object of ours that an action is for; None where it is for a pod or a node, or for a claim yet to come."""
-    match action:
-        case WriteStatus():
-            return action.subject
-        case AdmitJob() | FinishJob():
-            return action.job
-        case StartWorkspace() | EndWorkspace() | ResumeWorkspace() | StopWorkspace() | KeepWorkspace() | GrowVolume():
-            return action.workspace
-        case WriteDeployment() | PlaceReplica():
-            return action.pool
-        case DeleteClaim() | ReleaseClaim():
-            return action.claim
-        case _:
-            return None
-
-
-def _target(action: Action) -> str:
-    namespace = ""
-    match action:
-        case ReleasePod() | DeletePod() | DeleteOrphan() | PlaceReplica():
-            namespace, name = action.pod.key
-        case StartWorkspace() | EndWorkspace() | ResumeWorkspace() | StopWorkspace() | KeepWorkspace() | GrowVolume():
-            namespace, name = action.workspace.key
-        case WriteDeployment():
-            namespace, name = action.pool.key
-        case WriteStatus():
-            namespace, name = action.subject.key
-        case AdmitJob() | FinishJob():
-            namespace, name = action.job.key
-        case CreateClaim():
-            name = action.name
-        case TellOfNode():
-            name = action.sighting.name
-        case CordonNode() | DeleteNode():
-            name = action.node.name
-        case TerminateOrphan():
-            name = action.instance.provider_id
-        case _:
-            name = action.claim.name
-    return f"{namespace}/{name}".lstrip("/")

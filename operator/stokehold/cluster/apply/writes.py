@@ -4,6 +4,7 @@ What the server replies is shown to the informers at once, so that the next cycl
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ class Writes:
         self, api: KubeApi, informers: Iterable[Informer[Any]], writer: Writer, clock: Callable[[], datetime]
     ) -> None:
         self.api = api
-        self._informers = {informer.resource: informer for informer in informers}
+        self._informers: defaultdict[Resource, list[Informer[Any]]] = defaultdict(list)
+        for informer in informers:
+            self._informers[informer.resource].append(informer)
         self._writer = writer
         self._clock = clock
         self._slots = asyncio.Semaphore(MOST_AT_ONCE)
@@ -95,7 +98,7 @@ class Writes:
 
     def show(self, resource: Resource, reply: dict[str, Any]) -> None:
         """Show a reply to whoever watches the resource, before the watch tells."""
-        if (informer := self._informers.get(resource)) is not None:
+        for informer in self._informers.get(resource, ()):
             informer.observe_write(reply)
 
     async def patch(

@@ -2,7 +2,7 @@
 
     release   pods whose job is gone, that ended with an attempt that has been recorded, or that nobody could bind
     close     attempts that are over: finished, failed, lost, suspended, too long
-    complete  gangs of which only a part was created before somebody died
+    complete  gangs of which only a part was created before somebody died, or that have lost their Service
     admit     waiting gangs, workspaces and replicas, by priority and age, whole or not at all
     report    what users should know: running, or why not
 
@@ -62,6 +62,7 @@ from stokehold.planning.scheduling.queueing import (
     order,
     why_not_queued,
 )
+from stokehold.planning.scheduling.services import restore_services
 from stokehold.planning.scheduling.settings import SchedulingSettings
 from stokehold.planning.scheduling.single_pods import (
     promised_replicas,
@@ -103,6 +104,7 @@ def plan_scheduling(snapshot: Snapshot, settings: SchedulingSettings) -> Iterato
     pools = resolve_pools(snapshot)
     completions = list(_complete_gangs(going, snapshot, pools))
     yield from completions
+    yield from restore_services((s.job for s in going if s.attempt.size > 1 and not s.attempt.missing), snapshot)
     yield from _report_running(going, snapshot, settings)
     waiting = [standing for standing in going if not standing.attempt.pods]
     teller = Teller(snapshot, replace(settings, refresh_every=settings.refresh_interval(len(waiting))))
