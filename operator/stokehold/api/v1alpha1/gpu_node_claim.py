@@ -31,7 +31,7 @@ class Beneficiary(Part):
     name: ObjectName
     """Its name."""
     uid: Annotated[str, Field(min_length=1, max_length=64)]
-    """Its metadata.uid. A node is never bought twice for one attempt of one uid."""
+    """Its metadata.uid. A node is bought once for one attempt of one uid, unless the pool of the first is gone."""
     attempt: Annotated[Int, Field(ge=1, le=1_000_000)] = 1
     """The attempt of the job that the node is for. The first is 1."""
     nodes: Annotated[Int, Field(ge=1, le=10_000)] = 1

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from stokehold.api.v1alpha1 import gpu_node_claim as api
 from stokehold.api.v1alpha1.training_job import FAILED, SUCCEEDED
 from stokehold.model.demand import Demand
 from stokehold.model.snapshot import Claim, Job, Snapshot
+
+WRITTEN_OFF_AFTER = timedelta(minutes=5)
+"""How long nodes whose pool is gone are waited for: who makes a pool anew needs a minute, and has paid for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +74,34 @@ def waits(job: Job, snapshot: Snapshot) -> bool:
     return not any(pod.worker and pod.worker.attempt == attempt for pod in job.pods)
 
 
+def is_lost(pool: str, snapshot: Snapshot) -> bool:
+    """Whether nobody can be asked about the nodes that were bought of this pool: it is gone, or has no provider."""
+    known = snapshot.node_pools.get(pool)
+    return known is None or known.spec.provider is None
+
+
+def written_off(snapshot: Snapshot) -> dict[str, tuple[Claim, ...]]:
+    """By uid of the job: nodes of lost pools that are not waited for any more, for one of them is deleted.
+
+    Their records stay, and the machines are given back when the pool is there again.
+    """
+    lost = [c for _, c in sorted(snapshot.claims.items()) if is_lost(c.spec.pool_name, snapshot)]
+    given_up = {_purchase_of(claim) for claim in lost if claim.deleting}
+    found: dict[str, tuple[Claim, ...]] = {}
+    for claim in lost:
+        if claim.work is not None and _purchase_of(claim) in given_up:
+            found[claim.work.uid] = (*found.get(claim.work.uid, ()), claim)
+    return found
+
+
 def all_purchases(snapshot: Snapshot) -> tuple[Purchase, ...]:
-    """Those of jobs that exist, whether they still wait or not."""
+    """Those of jobs that exist, whether they still wait or not; without what is written off."""
     jobs = {job.uid: job for job in snapshot.jobs.values()} if snapshot.claims else {}
+    gone = {claim.name for claims in written_off(snapshot).values() for claim in claims}
     groups: dict[tuple[str, int], list[Claim]] = {}
     for _, claim in sorted(snapshot.claims.items()):
         work = claim.work
-        if work is not None and work.uid in jobs:
+        if work is not None and work.uid in jobs and claim.name not in gone:
             groups.setdefault((work.uid, work.attempt), []).append(claim)
     return tuple(
         Purchase(jobs[uid], attempt, _size(members[0]), members)
@@ -121,9 +145,16 @@ def _members(claims: list[Claim]) -> tuple[Claim, ...]:
     return tuple(sorted(alike[: _size(claims[0])], key=lambda claim: claim.name))
 
 
-def _standing(claim: Claim) -> tuple[bool, bool, int, str]:
-    """Asked for before unasked, bought before taken over; a successor's names begin with the lowest number."""
-    return claim.status.requested_at is None, claim.status.reused_for is not None, len(claim.name), claim.name
+def _standing(claim: Claim) -> tuple[bool, bool, bool, int, str]:
+    """Asked for before unasked, wanted before written off, bought before taken over; a successor's names begin with
+    the lowest number."""
+    reused = claim.status.reused_for is not None
+    return claim.status.requested_at is None, claim.deleting, reused, len(claim.name), claim.name
+
+
+def _purchase_of(claim: Claim) -> tuple[str, int, str] | None:
+    work = claim.work
+    return (work.uid, work.attempt, claim.spec.pool_name) if work is not None else None
 
 
 def _terms(claim: Claim) -> tuple[str, str, int]:

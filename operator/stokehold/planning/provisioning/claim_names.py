@@ -1,6 +1,8 @@
 """Names of claims: the same for the same wish, so that asking again finds what was asked for before."""
 
+from collections.abc import Iterator
 from hashlib import sha256
+from itertools import count
 
 from stokehold.model.names import stem
 from stokehold.model.snapshot import Job
@@ -8,10 +10,10 @@ from stokehold.model.snapshot import Job
 LONGEST_STEM = 36
 
 
-def claim_name(job: Job, attempt: int, index: int) -> str:
-    """The claim for one node of one attempt of a job; it will be the name of its node too."""
+def claim_names(job: Job, attempt: int) -> Iterator[str]:
+    """The claims for the nodes of one attempt of a job, in their order; they will be the names of the nodes too."""
     digest = sha256(job.uid.encode()).hexdigest()[:8]
-    return f"{stem(job.name, LONGEST_STEM)}-{digest}-{attempt}-{index}"
+    return (f"{stem(job.name, LONGEST_STEM)}-{digest}-{attempt}-{index}" for index in count())
 
 
 def warm_name(pool: str, number: int) -> str:

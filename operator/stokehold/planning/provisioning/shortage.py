@@ -18,10 +18,11 @@ from stokehold.planning.placement.place import Shortfall, place_gang
 from stokehold.planning.placement.pools import Pool
 from stokehold.planning.placement.prices import node_price
 from stokehold.planning.placement.priorities import priority_of
-from stokehold.planning.placement.purchases import Purchase, attempt_of, waits
+from stokehold.planning.placement.purchases import Purchase, attempt_of, is_lost, waits
 from stokehold.planning.provisioning import breaker, reporting
-from stokehold.planning.provisioning.claim_names import claim_name, warm_name
+from stokehold.planning.provisioning.claim_names import claim_names, warm_name
 from stokehold.planning.provisioning.imagined import ledger_of, node_of
+from stokehold.planning.provisioning.losses import told_of_losses, write_off
 from stokehold.planning.provisioning.offers import Market, Offer, Refused
 from stokehold.planning.provisioning.settings import ProvisioningSettings
 from stokehold.planning.provisioning.world import World, is_coming
@@ -83,6 +84,7 @@ def buy(world: World, pools: tuple[Pool, ...]) -> Bought:
     short = short_gangs(world.snapshot, world.standing)
     plenty = _plenty(world, pools) if short else Plenty(Ledger(replace(world.snapshot, nodes={}, used={}), (), ()))
     market = Market(world, pools, plenty.here)
+    actions += write_off(world, market)
     actions += _complete(world, market)
     actions += _buy_for(short, plenty, market, world)
     actions += _keep_warm(market, world)
@@ -141,8 +143,8 @@ def _buy_for(short: list[Job], plenty: Plenty, market: Market, world: World) -> 
         work = _beneficiary(job, attempt_of(job), offer.nodes)
         for claim in offer.reused:
             yield reporting.reused(claim, work, world.now)
-        for index in range(offer.bought):
-            yield CreateClaim(claim_name(job, work.attempt, index), _spec(job, work, offer.pool, offer.zone, world))
+        for name in _names(job, work.attempt, offer.bought, world):
+            yield CreateClaim(name, _spec(job, work, offer.pool, offer.zone, world))
     yield from _tell_covered(covered, world)
 
 
@@ -188,6 +190,8 @@ def _not_due(job: Job, waiting_gpus: int, pool: NodePool, world: World) -> Refus
 def _complete(world: World, market: Market) -> Iterator[Action]:
     """Claims that somebody did not live to create, or in whose place a spare node stood that others have taken."""
     for _, purchase in sorted(world.standing.items()):
+        if is_lost(purchase.pool, world.snapshot):
+            continue
         present = {claim.name for claim in purchase.claims}
         lacks = purchase.size - len(present)
         reused = [claim for claim in purchase.claims if claim.status.reused_for is not None]
@@ -200,9 +204,15 @@ def _complete(world: World, market: Market) -> Iterator[Action]:
             market.take(purchase.pool, lacks)
             work = _beneficiary(purchase.job, purchase.attempt, purchase.size)
             spec = _spec(purchase.job, work, world.snapshot.node_pools[purchase.pool], purchase.zone, world)
-            names = (claim_name(purchase.job, purchase.attempt, index) for index in range(purchase.size))
+            names = _names(purchase.job, purchase.attempt, purchase.size, world)
             for name in islice((name for name in names if name not in present), lacks):
                 yield CreateClaim(name, spec)
+
+
+def _names(job: Job, attempt: int, count: int, world: World) -> Iterator[str]:
+    """Those of the first nodes of an attempt; of what is written off the records, and with them the names, remain."""
+    taken = {claim.name for claim in world.written_off.get(job.uid, ())}
+    return islice((name for name in claim_names(job, attempt) if name not in taken), count)
 
 
 def _lost_to_others(purchase: Purchase, world: World, market: Market) -> Iterator[Claim]:
@@ -313,6 +323,7 @@ def _tell_bought(world: World) -> Iterator[Action]:
 
 
 def _tell(job: Job, reason: Burst, message: str, world: World) -> Iterator[WriteStatus]:
+    message += told_of_losses(world.written_off.get(job.uid, ()))
     told = reporting.provisioned(job, reason, message, world.now)
     if told is not None:
         yield told

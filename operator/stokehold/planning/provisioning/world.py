@@ -15,7 +15,13 @@ from stokehold.api.v1alpha1.gpu_node_claim import (
     REQUESTED,
 )
 from stokehold.model.snapshot import Claim, Job, Node, NodePool, Snapshot
-from stokehold.planning.placement.purchases import Purchase, all_purchases, attempt_of, standing_purchases
+from stokehold.planning.placement.purchases import (
+    Purchase,
+    all_purchases,
+    attempt_of,
+    standing_purchases,
+    written_off,
+)
 from stokehold.planning.provisioning.settings import ProvisioningSettings
 
 OWNER_NAMESPACE = "kube-system"
@@ -33,6 +39,8 @@ class World:
     standing: dict[str, Purchase] = field(default_factory=dict)
     """By uid of the job: purchases whose gang still waits."""
     purchases: tuple[Purchase, ...] = ()
+    written_off: dict[str, tuple[Claim, ...]] = field(default_factory=dict)
+    """By uid of the job: nodes whose pool is gone, and for which it waits no more."""
     held: frozenset[str] = frozenset()
     """Claims whose nodes are kept for a gang, by name."""
     beyond_limit: frozenset[str] = frozenset()
@@ -119,6 +127,7 @@ def look_at(snapshot: Snapshot, settings: ProvisioningSettings) -> World:
         nodes=_nodes_of_claims(snapshot) if snapshot.claims else {},
         standing=standing,
         purchases=purchases,
+        written_off=written_off(snapshot),
         held=frozenset(claim.name for p in (*standing.values(), *starting) for claim in p.claims),
         beyond_limit=frozenset(name for claims in by_pool.values() for name in _beyond_limit(claims, snapshot)),
         by_pool=by_pool,

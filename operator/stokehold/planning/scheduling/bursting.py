@@ -5,11 +5,12 @@ from dataclasses import replace
 
 from stokehold.api import conditions
 from stokehold.api.conditions import find_condition
+from stokehold.api.durations import Duration
 from stokehold.model.reasons import Waiting
 from stokehold.model.snapshot import Job, Snapshot
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.placement.pools import Pool, preference
-from stokehold.planning.placement.purchases import Purchase
+from stokehold.planning.placement.purchases import WRITTEN_OFF_AFTER, Purchase, is_lost
 
 
 def with_burst(
@@ -17,12 +18,13 @@ def with_burst(
 ) -> Explanation:
     """The reason with what is known of bought nodes: how many are coming and until when, or why none are."""
     purchase = purchases.get(job.uid)
-    if purchase is not None and purchase.pool not in snapshot.node_pools:
+    if purchase is not None and is_lost(purchase.pool, snapshot):
         return replace(
             why,
             message=f"{why.message}; the nodes that are bought for it are those of GPUNodePool {purchase.pool}, "
             "which does not exist any more",
-            next_step="Ask the platform team to make that GPUNodePool again, or to delete its GPUNodeClaims.",
+            next_step="Ask the platform team to make that GPUNodePool again, or to delete its GPUNodeClaims. After "
+            f"{Duration.of_seconds(WRITTEN_OFF_AFTER.seconds)} nodes of another pool are bought if one has them.",
             urgent=purchase.pool,
         )
     if purchase is not None and not purchase.is_failing and not purchase.is_ready:

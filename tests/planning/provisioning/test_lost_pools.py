@@ -1,0 +1,130 @@
+"""Gangs whose nodes were bought of a GPUNodePool that is deleted before they run."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from kit.provisioning import World, a_cloud, a_waiting_job, a_world, created, told
+from stokehold.model.actions import DeleteClaim, WriteStatus
+from stokehold.model.snapshot import NodePool
+from stokehold.planning.placement.purchases import WRITTEN_OFF_AFTER, standing_purchases
+from stokehold.planning.scheduling.plan import plan_scheduling
+from stokehold.planning.scheduling.settings import SchedulingSettings
+
+CHEAP, DEAR = a_cloud("cheap"), a_cloud("dear", price={"perGpuHour": "9", "currency": "USD"})
+LONG = WRITTEN_OFF_AFTER.total_seconds()
+
+
+def with_pools(world: World, *pools: NodePool) -> None:
+    """What is left of the pools, or is there again."""
+    world.snapshot = replace(world.snapshot, node_pools={pool.name: pool for pool in pools})
+    world.settle()
+
+
+def bought(*, booted: bool = False, left: tuple[NodePool, ...] = (DEAR,)) -> World:
+    """Four nodes were bought of the cheap pool, which is gone now."""
+    world = a_world(a_waiting_job(), pools=[CHEAP, DEAR])
+    world.settle()
+    if booted:
+        world.boot()
+        world.settle()
+    with_pools(world, *left)
+    return world
+
+
+def pools_of(world: World, *, leaving: bool = False) -> Counter[str]:
+    """How many claims each pool has."""
+    return Counter(claim.spec.pool_name for claim in world.claims if claim.deleting == leaving)
+
+
+@pytest.mark.parametrize("booted", [False, True])
+def test_gang_buys_of_another_pool_when_its_own_stays_away_and_says_what_may_cost_twice(booted: bool):
+    world = bought(booted=booted)
+    world.wait(LONG - 1)
+    world.settle()
+    assert (pools_of(world), pools_of(world, leaving=True)) == ({"cheap": 4}, {})
+
+    world.wait(1)
+    world.settle()
+
+    assert (pools_of(world), pools_of(world, leaving=True)) == ({"dear": 4}, {"cheap": 4})
+    reason, message = told(world.job("gang"))
+    assert (reason, message.partition(";")[0][:20]) == ("Requested", "4 nodes of pool dear")
+    assert "4 nodes of GPUNodePool cheap, which does not exist any more, were bought before" in message
+    world.boot()
+    world.settle()
+    assert standing_purchases(world.snapshot)["uid-gang"].is_ready
+    assert len(world.machines) == 8, "nobody can be asked to take the first four away"
+
+
+@pytest.mark.parametrize("back", ["before", "between", "after"])
+def test_pool_that_is_back_takes_its_machines_back_and_nothing_is_bought_a_third_time(back: str):
+    world = bought()
+    world.wait(LONG)
+    if back == "before":
+        with_pools(world, CHEAP, DEAR)
+    elif back == "between":
+        for action in world.plan():
+            if isinstance(action, DeleteClaim):
+                world.carry_out(action)
+    world.settle()
+    with_pools(world, CHEAP, DEAR)
+    world.boot()
+    world.settle()
+
+    assert standing_purchases(world.snapshot)["uid-gang"].is_ready
+    assert pools_of(world) == ({"cheap": 4} if back == "before" else {"dear": 4})
+    assert pools_of(world, leaving=True) == {}
+    assert len(world.machines) == 4
+    assert "written off" not in told(world.job("gang"))[1]
+
+
+def test_gang_waits_for_its_pool_where_no_other_has_nodes_for_it():
+    world = bought(booted=True, left=(a_cloud("public", dataClasses=["public"]),))
+    world.wait(LONG * 10)
+    world.settle()
+
+    assert (pools_of(world), pools_of(world, leaving=True)) == ({"cheap": 4}, {})
+    (waits,) = plan_scheduling(world.snapshot, SchedulingSettings())
+    assert isinstance(waits, WriteStatus)
+    assert "GPUNodePool cheap, which does not exist any more" in waits.status["queue"]["message"]
+    with_pools(world, CHEAP)
+    world.boot()
+    world.settle()
+    assert standing_purchases(world.snapshot)["uid-gang"].is_ready
+    assert len(world.machines) == 4
+
+
+def test_whoever_deletes_the_claims_need_not_wait():
+    world = bought()
+    for claim in world.claims:
+        world.carry_out(DeleteClaim(claim, "somebody deleted it"))
+    world.settle()
+
+    assert (pools_of(world), pools_of(world, leaving=True)) == ({"dear": 4}, {"cheap": 4})
+
+
+def test_second_purchase_that_was_half_written_is_completed():
+    world = bought()
+    world.wait(LONG)
+    world.step()
+    claims = created(world.plan())
+    for claim in claims[1:3]:
+        world.carry_out(claim)
+
+    world.settle()
+
+    assert pools_of(world) == {"dear": 4}
+    assert {claim.name for claim in world.claims if not claim.deleting} == {claim.name for claim in claims}
+
+
+def test_node_of_a_lost_pool_with_somebody_on_it_stays():
+    world = bought(booted=True)
+    held, *_ = (claim.name for claim in world.claims)
+    world.snapshot = replace(world.snapshot, tenants={held: ("team-b/stranger",)})
+    world.wait(LONG)
+    world.settle()
+
+    assert not world.snapshot.claims[held].deleting
+    assert (pools_of(world), pools_of(world, leaving=True)) == ({"dear": 4, "cheap": 1}, {"cheap": 3})
