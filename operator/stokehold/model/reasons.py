@@ -222,7 +222,7 @@ class Idleness(StrEnum):
     DRY_RUN = "DryRun"
     """It would be stopped if `spec.idle.mode` were Enforce."""
     MASS_IDLE = "MassIdle"
-    """Too many workspaces turned quiet at once: their signals are not trusted."""
+    """Too many workspaces turned quiet, or came back into sight, at once: their signals are not trusted."""
     NO_PRESSURE = "NoPressure"
     """Idle, but no waiting work could start on its GPUs (`spec.idle.policy: OnPressure`)."""
     WARNED = "Warned"

@@ -85,12 +85,10 @@ def test_who_fell_quiet_together_is_not_stopped_though_some_of_the_agents_were_a
 
 
 def test_who_fell_quiet_alone_is_warned_before_each_stop_and_silence_is_no_idle_time():
-    """Fifteen minutes apart, and all agents die together when the first of them is quiet for 80 % of its time."""
+    """Fifteen minutes apart, and some agents die together when the first of them is quiet for 80 % of its time."""
 
     def seen(index: int, minute: int) -> str:
-        if dies(index, minute, dead=8):
-            return ""
-        return "Quiet" if minute > 15 * index else "Active"
+        return "" if dies(index, minute) else quiet_one_after_another(index, minute)
 
     warned: dict[str, int] = {}
     stopped: dict[str, int] = {}
@@ -102,7 +100,30 @@ def test_who_fell_quiet_alone_is_warned_before_each_stop_and_silence_is_no_idle_
 
     assert len(stopped) == 8
     assert all(stopped[name] - warned[name] >= LEAD for name in stopped)
-    assert min(stopped.values()) >= BACK + AFTER  # a whole window of proof since they were away
+    assert all(stopped[f"w{i}"] >= BACK + AFTER for i in range(3))  # a whole window of proof since they were away
+    assert stopped["w3"] < BACK + AFTER
+
+
+def quiet_one_after_another(index: int, minute: int) -> str:
+    return "Quiet" if minute > 15 * index else "Active"
+
+
+def test_who_comes_back_into_sight_together_is_not_stopped_whenever_each_fell_quiet():
+    """All would be due in one minute, a window after their agents are back, and on the word of these alone."""
+    told = list(
+        history(7, BACK + 2 * AFTER, lambda i, minute: "" if dies(i, minute, 7) else quiet_one_after_another(i, minute))
+    )
+
+    assert [moment.stopped for moment in told if moment.stopped] == []
+    assert {told[-1].why(i) for i in range(7)} == {"MassIdle"}
+    assert all(told[BACK + AFTER + 1].status(i)["phase"] == "Quiet" for i in range(7))
+
+
+def test_agents_that_were_away_for_a_moment_keep_nobody_from_being_stopped():
+    away = range(DIED, DIED + 5)  # less than a tenth of the window
+    told = history(7, 4 * AFTER, lambda i, minute: "" if minute in away else quiet_one_after_another(i, minute))
+
+    assert sorted(name for moment in told for name in moment.stopped) == [f"w{i}" for i in range(7)]
 
 
 def test_agent_that_starts_again_every_other_minute_lets_no_clock_run():

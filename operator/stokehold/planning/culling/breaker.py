@@ -1,4 +1,7 @@
-"""The mass-idle breaker: many workspaces that turn quiet at once mean that something is wrong with what we see."""
+"""The mass-idle breaker: many workspaces that turn quiet at once mean that something is wrong with what we see.
+
+So do many whose agents were away for long and came back at once: all would be due a window later, on their word alone.
+"""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -11,8 +14,8 @@ def suspects(
 ) -> int:
     """How many workspaces turned quiet together, if they are too many to be believed; else 0.
 
-    `quiet` holds for each quiet workspace since when it is, and after how long it would be stopped. A swarm counts
-    until `mass_idle_hold` after its last member would have been stopped: by then somebody has looked.
+    `quiet` holds for each quiet workspace since when it is, or is seen, and after how long it would be stopped.
+    A swarm counts until `mass_idle_hold` after its last member would have been stopped: by then somebody has looked.
     """
     believed = now - settings.mass_idle_hold
     fresh = sorted(since for since, after in quiet if since + after > believed)

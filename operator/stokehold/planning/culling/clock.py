@@ -38,6 +38,15 @@ class Clock:
             return None
         return self.fell_quiet or self.observed - self.quiet - self.unknown
 
+    def rests_on(self, window: timedelta, least_coverage: float) -> datetime | None:
+        """Since when the proof runs on which a stop after such a window would rest: since it fell quiet, or, where too
+        much is missing since then, since the last gap."""
+        since = self.quiet_since
+        if since is None or self.observed is None or self.measured_since is None:
+            return since
+        missing, quiet = self.observed - since - self.quiet, max(self.quiet, window)
+        return since if quiet >= least_coverage * (quiet + missing) else max(since, self.measured_since)
+
 
 def read_clock(activity: Activity | None, started: datetime) -> Clock:
     """The clock as it was written; a start counts as activity."""

@@ -156,7 +156,8 @@ def _dry_run(one: Watched, scene: Scene) -> Verdict | None:
 def _mass_idle(one: Watched, scene: Scene) -> Verdict | None:
     if not scene.mass_idle:
         return None
-    message = f"{scene.mass_idle} workspaces turned quiet at once; their signals are not trusted, nothing is stopped"
+    swarm = f"{scene.mass_idle} workspaces turned quiet, or came back into sight, at once"
+    message = f"{swarm}; their signals are not trusted, nothing is stopped"
     return Verdict(_is_long_quiet(one), Idleness.MASS_IDLE, message)
 
 

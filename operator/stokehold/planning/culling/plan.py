@@ -146,8 +146,7 @@ def _report_starting(workspace: Workspace, snapshot: Snapshot, settings: Culling
 def _judge(watched: list[Watched], snapshot: Snapshot, settings: CullingSettings) -> Iterator[Action]:
     """One verdict each, once the breaker and the pressure on all of them are known."""
     now = snapshot.taken_at
-    quiet = [(since, one.after) for one in watched if (since := one.clock.quiet_since) is not None]
-    mass_idle = breaker.suspects(quiet, len(watched), now, settings)
+    mass_idle = _mass_idle(watched, now, settings)
     on_pressure = [
         pressure.Candidate(one.workspace, one.pod, one.clock.quiet)
         for one in watched
@@ -164,6 +163,14 @@ def _judge(watched: list[Watched], snapshot: Snapshot, settings: CullingSettings
         status = reporting.running(one, verdict, stop, snapshot)
         if reporting.is_worth_writing(one.workspace, status, settings.refresh_every):
             yield WriteStatus(one.workspace, status, tuple(_news(one, verdict, status)))
+
+
+def _mass_idle(watched: list[Watched], now: datetime, settings: CullingSettings) -> int:
+    """How many fell quiet together; or came back into sight together, and would be due together for that."""
+    fell = ((one.clock.quiet_since, one.after) for one in watched)
+    seen = ((one.clock.rests_on(one.after, settings.least_coverage), one.after) for one in watched)
+    swarms = ([(since, after) for since, after in found if since is not None] for found in (fell, seen))
+    return max(breaker.suspects(swarm, len(watched), now, settings) for swarm in swarms)
 
 
 def _stop_record(verdict: Verdict, stop: ClockStop | None, one: Watched, now: datetime) -> StopRecord | None:
