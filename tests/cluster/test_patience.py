@@ -4,14 +4,19 @@ A fault of ours in one write holds up no other.
 """
 
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
-from builders import a_job, a_pod
+from builders import NOW, a_job, a_pod, a_pod_set, a_serving_pool
 from stokehold.cluster.apply import Applier
 from stokehold.cluster.apply.patience import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Patience
 from stokehold.cluster.apply.unheard import SAID_AGAIN_AFTER_SECONDS, Unheard
-from stokehold.model.actions import ReleasePod
+from stokehold.cluster.errors import ForbiddenError
+from stokehold.cluster.resources import DEPLOYMENTS, Resource
+from stokehold.cluster.snapshots import Cluster
+from stokehold.model.actions import Note, ReleasePod, ServingShape, WriteDeployment
+from stokehold.model.snapshot import OwnObject
 
 STATUS, OTHER = ("WriteStatus", "TrainingJob", "team-a/twin"), ("WriteStatus", "DevWorkspace", "team-a/twin")
 
@@ -93,3 +98,48 @@ async def test_an_action_that_we_fail_at_holds_up_no_other_and_is_not_tried_in_e
     assert await applier.apply(actions) == {"held": 1, "done": 1}
     assert sent == ["odd", "plain", "plain"]
     assert "nobody has thought of" in caplog.text
+
+
+class RefusingWrites:
+    """An API server with a policy against numbers of replicas; a new template is let through."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.events: list[str] = []
+
+    def stamp(self) -> dict[str, str]:
+        return {}
+
+    async def apply_own(self, *_: object) -> None:
+        """The Service and the budget are there."""
+
+    async def patch(self, resource: Resource, _: str, patch: list[dict[str, Any]], **__: object) -> None:
+        assert resource is DEPLOYMENTS
+        self.numbers.append(next(one["value"] for one in patch if one["path"] == "/spec/replicas"))
+        if not any(one["path"] == "/spec/template" for one in patch):
+            raise ForbiddenError(403, "Forbidden", 'admission webhook "small" denied the request: 2 replicas at most')
+
+    async def tell_once(self, about: OwnObject, note: Note) -> None:
+        self.events.append(f"{about.name}: {note.reason}: {note.message}")
+
+
+async def test_number_of_replicas_that_is_refused_is_told_and_not_repeated_and_holds_up_no_new_shape():
+    writes, cluster = RefusingWrites(), Cluster(lambda: None, lambda: NOW)
+    refusals: list[tuple[str, str]] = []
+    pool = replace(a_serving_pool(), pod_set=a_pod_set(2))
+    cluster.serving_pools.values[pool.key] = pool
+    shape = ServingShape("nvidia.com/gpu", "", "digest")
+    more = WriteDeployment(pool, 3, shape, reshapes=False)
+    applier = Applier(cast("Any", writes), cluster, lambda *_: None, lambda *told: refusals.append(told))
+
+    assert await applier.apply([more]) == {"refused": 1}
+    assert await applier.apply([more]) == {"held": 1}
+    assert await applier.apply([replace(more, reshapes=True)]) == {"done": 1}
+
+    assert writes.numbers == [3, 3]
+    assert refusals == [("InferencePool", "Forbidden")]
+    (event,) = writes.events
+    assert event.startswith("chat: WriteRefused: the API server refuses what the operator writes for it")
+    assert "2 replicas at most" in event
+    (after,) = cluster.snapshot().serving_pools.values()
+    assert after.create_error == "", "its children were not refused: it does not wait"

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import assert_never
 
 from stokehold.cluster.apply import claims, jobs, services, serving, workspaces
-from stokehold.cluster.apply.patience import Patience
+from stokehold.cluster.apply.patience import Key, Patience
 from stokehold.cluster.apply.subjects import subject_of, target_of
 from stokehold.cluster.apply.unheard import Unheard
 from stokehold.cluster.apply.writes import Writer, Writes
@@ -93,9 +93,7 @@ class Applier:
         return Counter(outcome for outcome in outcomes if isinstance(outcome, str))
 
     async def _carry_out(self, action: Action) -> str:
-        name = type(action).__name__
-        subject, target = subject_of(action), target_of(action)
-        key = (name, subject.KIND if subject is not None else "", target)
+        name, target, key = type(action).__name__, target_of(action), _memory_key(action)
         if self._patience.waits(key) or self._is_vain(action):
             return "held"
         outcome = "done"
@@ -255,6 +253,13 @@ async def _built(owner: Job | Workspace | ServingPool, creation: Awaitable[None]
             raise
         told = f"a part of spec.podTemplate has another form than in a pod: {error}"
         raise InvalidError(HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid", told) from error
+
+
+def _memory_key(action: Action) -> Key:
+    """Under what a refusal is remembered: one of a number of replicas holds up no new shape."""
+    name, subject = type(action).__name__, subject_of(action)
+    name = f"{name} with children" if _creates(action) else name
+    return name, subject.KIND if subject is not None else "", target_of(action)
 
 
 def _creates(action: Action) -> bool:
