@@ -232,6 +232,8 @@ class Rules(Part):
     """A PrometheusRule of the files in alerts/."""
     labels: Strings = {}
     """What your Prometheus selects it by."""
+    runbook_url: Annotated[str, Field(pattern=r"^(https?://[^#\s]+)?$")] = ""
+    """Where you serve docs/runbooks.md as a page: each alert gets the annotation runbook_url, with its own anchor."""
 
 
 class Dashboards(Part):

@@ -146,6 +146,17 @@ def test_dashboards_and_alerts_are_taken_from_their_folders_as_they_are(home: Pa
     assert selector.items() <= service["metadata"]["labels"].items()
 
 
+def test_alerts_link_to_their_runbooks_where_these_are_served(home: Path):
+    page = "https://wiki.example.com/stokehold/runbooks"
+    rendered = render(home, "monitoring.rules.enabled=true", f'monitoring.rules.runbookUrl="{page}"')
+
+    groups = (group for o in rendered if o["kind"] == "PrometheusRule" for group in o["spec"]["groups"])
+    alerts = {rule["alert"]: rule["annotations"] for group in groups for rule in group["rules"]}
+    assert len(alerts) > 10
+    links = {name: told["runbook_url"] for name, told in alerts.items()}
+    assert links == {name: f"{page}#{name.lower()}" for name in alerts}
+
+
 def test_agent_leaves_a_node_whose_driver_is_about_to_be_replaced(home: Path):
     spec = one(render(home), "DaemonSet")["spec"]["template"]["spec"]
     terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
