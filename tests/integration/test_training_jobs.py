@@ -159,14 +159,17 @@ def test_gang_that_cannot_bind_is_taken_back_whole(team: Team, cluster: LocalClu
     wait_until(lambda: not team.pods("stuck"), 10)
 
 
-def test_job_to_which_a_limit_range_adds_more_than_its_node_has_gives_the_gpus_back_at_once(team: Team):
+def test_job_to_which_a_limit_range_adds_more_than_any_node_has_is_told_so_and_takes_no_gpu(team: Team):
     limits = [{"type": "Container", "defaultRequest": {"cpu": "1000"}}]
     team.apply({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "a"}, "spec": {"limits": limits}})
-    team.submit("grown")
+    team.submit("grown", numNodes=2)
 
-    wait_until(lambda: team.status("grown").get("lastFailure"), 6, lambda: team.status("grown"))
+    wait_until(lambda: team.status("grown").get("queue"), 6, lambda: team.status("grown"))
 
-    assert "asks for 1000 CPU, more than its spec says" in team.status("grown")["lastFailure"]["message"]
+    status = team.status("grown")
+    assert "asks for 1000 CPU, more than its spec says" in status["queue"]["message"]
+    assert "lastFailure" not in status
+    assert not team.kubectl("get", "pods,services", "-o", "name"), "one pod was tried, and none was made"
 
 
 def test_quota_refusal_is_told_in_the_servers_words(team: Team):

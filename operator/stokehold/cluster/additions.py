@@ -1,8 +1,8 @@
 """What pods ask for beyond their spec: a LimitRange, a RuntimeClass or somebody's webhook has added it.
 
-Nobody tells before a pod is there, so it is learnt from those that come back, for all that have the same shape and
-live in the same namespace. It is forgotten after a while, for nobody tells either when nothing is added any more: one
-more try finds that out. In memory only; a new leader learns it from young pods, or from one try.
+Only a pod tells, so it is learnt from those that come back, and from tries (`apply/trials`), for all that have the same
+shape and live in the same namespace. It is forgotten after a while, for nobody tells when that changes. In memory
+only: a new leader learns it from young pods, or from a try.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ W = TypeVar("W", Job, Workspace)
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """What a pod that was created at `time` asked for, of that of which it was more than its spec says."""
+    """What a pod that was created at `time` asked for, of that of which it was more than its spec says, if anything."""
 
     time: datetime
     amounts: Amounts
@@ -44,7 +44,7 @@ class Additions:
             if job is None or pod.worker is None:
                 continue
             if (pod.owner_uid, pod.worker.generation) == (job.uid, job.generation):
-                self._note(job, pod)
+                self.note(job, pod)
 
     def learn_from_workspaces(self, pods: Iterable[Pod], workspaces: Iterable[Workspace]) -> None:
         """The same for the pods of workspaces."""
@@ -53,7 +53,7 @@ class Additions:
         for pod in theirs:
             owner = by_label.get((pod.namespace, pod.member.name)) if pod.member is not None else None
             if owner is not None:
-                self._note(owner, pod)
+                self.note(owner, pod)
 
     def forget_old(self) -> None:
         """What was seen too long ago may not be so any more."""
@@ -63,16 +63,24 @@ class Additions:
 
     def counted(self, owner: W) -> W:
         """The object with the demand that its pods will have."""
-        known = self._known.get((owner.namespace, owner.shape)) if self._known else None
-        if known is None:
-            return owner
-        return replace(owner, added=known.amounts, demand=asking(owner.demand, known.amounts))
+        amounts = self.added_to(owner)
+        return replace(owner, added=amounts, demand=asking(owner.demand, amounts)) if amounts else owner
 
-    def _note(self, owner: Job | Workspace, pod: Pod) -> None:
-        key, time = (owner.namespace, owner.shape), pod.created_at
-        known = self._known.get(key)
-        if time is None or (known is not None and known.time > time):
-            return
-        self._known.pop(key, None)
-        if added := beyond(owner.demand, pod.requests):
-            self._known[key] = Addition(time, added)
+    def added_to(self, owner: Job | Workspace) -> Amounts | None:
+        """What is added to its pods; None while nobody knows."""
+        known = self._known.get((owner.namespace, owner.shape)) if self._known else None
+        return known.amounts if known is not None else None
+
+    def note(self, owner: Job | Workspace, pod: Pod) -> None:
+        """What a pod of an object shows; `owner` is as it was read, without additions."""
+        if pod.created_at is not None:
+            self._learn(owner, Addition(pod.created_at, beyond(owner.demand, pod.requests)))
+
+    def note_untried(self, owner: Job | Workspace) -> None:
+        """No pod of it can be tried: its first one will tell."""
+        self._learn(owner, Addition(self._clock(), ()))
+
+    def _learn(self, owner: Job | Workspace, found: Addition) -> None:
+        known = self._known.get((owner.namespace, owner.shape))
+        if known is None or known.time <= found.time:
+            self._known[owner.namespace, owner.shape] = found

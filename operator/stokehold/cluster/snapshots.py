@@ -4,7 +4,7 @@ With the indexes a snapshot is a few shallow copies, so planners may take as lon
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -15,7 +15,7 @@ from stokehold.cluster.orphans import Orphans
 from stokehold.cluster.store import Key
 from stokehold.model import names
 from stokehold.model.capacity import Answer, Listing
-from stokehold.model.demand import Terms, with_gpu_resource, within
+from stokehold.model.demand import Amounts, Terms, with_gpu_resource, within
 from stokehold.model.load import PoolLoad
 from stokehold.model.pods import Member, Pod
 from stokehold.model.snapshot import (
@@ -186,6 +186,23 @@ class Cluster:
             self._refused_statuses = {claim.uid for claim in refused.values()}
             found |= {name: replace(claim, status_refused=True) for name, claim in refused.items()}
         return found
+
+    def added_to(self, owner: Job | Workspace) -> Amounts | None:
+        """What is added to the requests of its pods; None while nobody knows."""
+        return self._additions.added_to(owner)
+
+    def note_trial(self, owner: Job | Workspace, pod: Pod | None) -> None:
+        """Remember what a pod of it that was only tried asked for; None: none can be tried, the first one will tell."""
+        watched: Mapping[Key, Job | Workspace] = self.jobs.values if isinstance(owner, Job) else self.workspaces.values
+        known = watched.get(owner.key)
+        if known is None or (known.uid, known.generation) != (owner.uid, owner.generation):
+            return
+        if pod is None:
+            self._additions.note_untried(known)
+            return
+        self._additions.note(known, pod)
+        if self._additions.added_to(known):
+            self._wake()
 
     def note_told(self, sighting: Sighting, keys: frozenset[str]) -> None:
         """Remember what has been told of a node."""

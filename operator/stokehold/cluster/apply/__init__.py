@@ -14,6 +14,7 @@ from typing import assert_never
 from stokehold.cluster.apply import claims, jobs, services, serving, workspaces
 from stokehold.cluster.apply.patience import Key, Patience
 from stokehold.cluster.apply.subjects import subject_of, target_of
+from stokehold.cluster.apply.trials import Trials
 from stokehold.cluster.apply.unheard import Unheard
 from stokehold.cluster.apply.writes import Writer, Writes
 from stokehold.cluster.errors import (
@@ -83,6 +84,7 @@ class Applier:
         self._refused = refused
         self._patience = Patience()
         self._unheard = Unheard()
+        self._trials = Trials(writes, cluster)
 
     async def apply(self, actions: Iterable[Action]) -> Counter[str]:
         """Carry out all actions, many at a time; returns how many ended how. Raises NotLeaderError when replaced."""
@@ -213,13 +215,21 @@ class Applier:
         writes = self._writes
         match action:
             case AdmitJob():
-                await self._create_for(action.job, jobs.admit(writes, action))
+                await self._create_for(action.job, self._admit(action))
             case StartWorkspace():
-                await self._create_for(action.workspace, workspaces.start(writes, action))
+                await self._create_for(action.workspace, self._start(action))
             case WriteDeployment(reshapes=True):
                 await self._create_for(action.pool, serving.write_deployment(writes, action))
             case WriteDeployment():  # nothing is created: what was refused stays refused
                 await serving.write_deployment(writes, action)
+
+    async def _admit(self, action: AdmitJob) -> None:
+        await self._trials.try_worker(action)
+        await jobs.admit(self._writes, action)
+
+    async def _start(self, action: StartWorkspace) -> None:
+        await self._trials.try_workspace(action)
+        await workspaces.start(self._writes, action)
 
     async def _grow(self, action: GrowVolume) -> None:
         """A storage class that allows no growth says so once; the same size is not asked for again."""

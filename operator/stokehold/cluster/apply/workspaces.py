@@ -1,6 +1,5 @@
 """Writes for DevWorkspaces: what they own, their start and their stop."""
 
-from http import HTTPStatus
 from typing import Any
 
 from stokehold.api.names import FRESH_VOLUME_ANNOTATION, STOPPED_ANNOTATION
@@ -8,9 +7,8 @@ from stokehold.cluster import workspace_manifests as manifests
 from stokehold.cluster.annotations import WANTED_BY
 from stokehold.cluster.apply.writes import Writes
 from stokehold.cluster.client import PatchKind
-from stokehold.cluster.errors import InvalidError
 from stokehold.cluster.own_kinds import stop_text
-from stokehold.cluster.resources import DEV_WORKSPACES, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES, STATEFUL_SETS
+from stokehold.cluster.resources import DEV_WORKSPACES, PERSISTENT_VOLUME_CLAIMS, SERVICES, STATEFUL_SETS
 from stokehold.model import names
 from stokehold.model.actions import (
     EndWorkspace,
@@ -28,13 +26,8 @@ log = logs.get("apply")
 
 
 async def start(writes: Writes, action: StartWorkspace) -> None:
-    """Its Service if that is missing, a new volume if it needs one, then the StatefulSet with a replica on the node.
-
-    Its pod is tried first: only the StatefulSet's controller would hear of a quota or a policy that refuses it, and the
-    node would be kept for a pod that never comes.
-    """
+    """Its Service if that is missing, a new volume if it needs one, then the StatefulSet with a replica on the node."""
     workspace, placement = action.workspace, action.placement
-    await _try_pod(writes, action)
     await writes.create_own(SERVICES, manifests.service(workspace), workspace)
     if action.new_volume and (claim := manifests.volume_claim(workspace)) is not None:
         await writes.create_own(PERSISTENT_VOLUME_CLAIMS, claim, workspace)
@@ -113,15 +106,6 @@ async def _use_up_consent(writes: Writes, workspace: Workspace) -> None:
     if FRESH_VOLUME_ANNOTATION in workspace.annotations:
         patch = {"metadata": {"uid": workspace.uid, "annotations": {FRESH_VOLUME_ANNOTATION: None}}}
         await writes.patch(DEV_WORKSPACES, workspace.name, patch, namespace=workspace.namespace)
-
-
-async def _try_pod(writes: Writes, action: StartWorkspace) -> None:
-    body = manifests.pod(action.workspace, action.placement)
-    try:
-        await writes.call(lambda: writes.api.create(PODS, body, action.workspace.namespace, dry_run=True))
-    except InvalidError as error:
-        if error.status != HTTPStatus.BAD_REQUEST:  # which is the answer of webhooks that cannot do a dry run
-            raise
 
 
 async def _patch(writes: Writes, workspace: Workspace, annotations: dict[str, str], spec: dict[str, Any]) -> None:
