@@ -1,5 +1,8 @@
 """The reference pages name everything that programs may rely on."""
 
+from enum import StrEnum
+from inspect import isclass
+
 import pytest
 from hack.reference import api_reference, metrics_reference, reasons_reference
 
@@ -7,15 +10,16 @@ from stokehold.api.v1alpha1 import KINDS
 from stokehold.model import reasons
 from stokehold.observability import metrics
 
-SERVING = (reasons.Scaling, reasons.Metrics, reasons.Serving)
+GROUPS = [group for group in vars(reasons).values() if isclass(group) and group.__module__ == reasons.__name__]
 
 
-@pytest.mark.parametrize("group", [reasons.Waiting, reasons.Eviction, reasons.Finish, reasons.Progress, *SERVING])
-def test_each_reason_has_a_meaning(group: type[reasons.Waiting]):
+@pytest.mark.parametrize("group", GROUPS)
+def test_each_reason_has_a_meaning(group: type[StrEnum]):
     page = reasons_reference()
 
     for member in group:
-        (row,) = [line for line in page.partition(f"## {group.__name__}")[2].splitlines() if f"`{member}`" in line][:1]
+        rows = page.partition(f"## {group.__name__}\n")[2].partition("\n## ")[0].splitlines()
+        (row,) = [row for row in rows if row.startswith(f"| `{member}` |")]
         assert row.split("|")[2].strip().endswith(".")
 
 

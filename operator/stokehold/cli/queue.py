@@ -16,8 +16,7 @@ from stokehold.cli.access import Access, access_options, ask, now
 from stokehold.cli.get import item_of
 from stokehold.cli.objects import Work
 from stokehold.cli.tables import OUTPUT, Column, show, span
-
-NOT_LOOKED_AT = "PendingEvaluation"
+from stokehold.model.reasons import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ def waiting_of(found: Work) -> Waiting:
         name=item.name,
         queue=(found.spec.queue_name or "") if isinstance(found, TrainingJob) else "",
         gpus=item.gpus,
-        reason=told.reason if told else NOT_LOOKED_AT,
+        reason=told.reason if told else Progress.NOT_LOOKED_AT,
         message=told.message if told else "Stokehold has not looked at it yet",
         next_step=told.next_step if told else "",
         waiting_since=_since(found),

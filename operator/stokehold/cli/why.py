@@ -23,9 +23,8 @@ from stokehold.cli import objects
 from stokehold.cli.access import Access, access_options, ask, now
 from stokehold.cli.objects import Work
 from stokehold.cli.tables import plain, print_json, to_json
+from stokehold.model.reasons import Idleness, Progress, Stop
 
-NOT_LOOKED_AT = "PendingEvaluation"
-STOPS_SOON = "StopsSoon"
 TROUBLE_OF_POOLS = (CAPACITY_AVAILABLE, READY, SCALING_ACTIVE, METRICS_FRESH)
 """The conditions of a pool, that which users feel most first."""
 
@@ -90,10 +89,10 @@ def _why_job(job: TrainingJob) -> Answer:
         return waits
     if status.phase == api.RUNNING and status.placement is not None:
         nodes = ", ".join(dict.fromkeys(status.placement.nodes))
-        return Answer(status.phase, "Started", f"attempt {status.attempt} runs on {nodes}")
+        return Answer(status.phase, Progress.STARTED, f"attempt {status.attempt} runs on {nodes}")
     if status.phase == api.STARTING:
         ready = find_condition(status.conditions, PODS_READY)
-        return Answer(status.phase, "Starting", ready.message if ready else "its pods are starting")
+        return Answer(status.phase, Progress.STARTING, ready.message if ready else "its pods are starting")
     return _not_looked_at(status.phase)
 
 
@@ -103,7 +102,7 @@ def _why_workspace(workspace: DevWorkspace) -> Answer:
         when = f" since {status.stopped_at:%Y-%m-%d %H:%M} UTC" if status.stopped_at else ""
         return Answer(
             status.phase or "Stopped",
-            status.stop_reason or "NotRunning",
+            status.stop_reason or Idleness.NOT_RUNNING,
             f"spec.running is false: it holds no GPUs{when} and keeps its files",
             f"stokehold resume {name} starts it again.",
         )
@@ -112,12 +111,12 @@ def _why_workspace(workspace: DevWorkspace) -> Answer:
     if status.stop_at is not None and status.phase == "Warned":
         return Answer(
             status.phase,
-            "Idle",
+            Stop.IDLE,
             f"it is idle and will be stopped at {status.stop_at:%Y-%m-%d %H:%M} UTC",
             f"Use it, or stokehold snooze {name} 2h.",
         )
     ready = find_condition(status.conditions, READY)
-    if ready is not None and (ready.status == "False" or ready.reason == STOPS_SOON):
+    if ready is not None and (ready.status == "False" or ready.reason == Progress.STOPS_SOON):
         return Answer(status.phase, ready.reason, ready.message)
     if status.phase:
         where = f" on {status.placement.node}" if status.placement and status.placement.node else ""
@@ -155,7 +154,7 @@ def _why_it_waits(found: Work) -> Answer | None:
 def _not_looked_at(phase: str) -> Answer:
     return Answer(
         phase or "Pending",
-        NOT_LOOKED_AT,
+        Progress.NOT_LOOKED_AT,
         "Stokehold has not looked at it yet",
         "Should this last, check that the operator runs: kubectl get lease -n stokehold-system.",
     )

@@ -12,6 +12,7 @@ from stokehold.cluster.own_kinds import Unreadable
 from stokehold.controllers.fleet import is_stray
 from stokehold.model.actions import Note
 from stokehold.model.pods import Pod
+from stokehold.model.reasons import Event
 from stokehold.observability import metrics
 from stokehold.planning.scheduling.queueing import is_corpse
 
@@ -46,7 +47,7 @@ def of_unreadable(found: Iterable[Unreadable]) -> Iterator[News]:
             f"this version of Stokehold cannot read it: {one.why}. It and its pods are left as they are. "
             "Change what is named, or run the version that it was written for."
         )
-        yield one, Note("Unreadable", message, f"unreadable {one.why}", warning=True)
+        yield one, Note(Event.UNREADABLE, message, f"unreadable {one.why}", warning=True)
 
 
 def of_corpses(leaving: Iterable[Pod], now: datetime) -> Iterator[News]:
@@ -59,7 +60,7 @@ def of_corpses(leaving: Iterable[Pod], now: datetime) -> Iterator[News]:
                 f"{f' and still holds {held}' if held else ''}. "
                 "Look at the kubelet of that node, and at the finalizers of the pod."
             )
-            yield _pod(pod), Note("StillTerminating", message, "still terminating", warning=True)
+            yield _pod(pod), Note(Event.STILL_TERMINATING, message, "still terminating", warning=True)
 
 
 def of_strays(strays: Iterable[Pod]) -> Iterator[News]:
@@ -70,7 +71,7 @@ def of_strays(strays: Iterable[Pod]) -> Iterator[News]:
                 "it has the labels of a TrainingJob's worker, and no TrainingJob has made it: the queue has not placed "
                 "it. What it requests is counted on its node; Stokehold neither adopts nor deletes it."
             )
-            yield _pod(pod), Note("NotOfTheQueue", message, "not of the queue", warning=True)
+            yield _pod(pod), Note(Event.NOT_OF_THE_QUEUE, message, "not of the queue", warning=True)
 
 
 def _pod(pod: Pod) -> PodSubject:

@@ -10,6 +10,7 @@ from prometheus_client import Gauge
 from stokehold.api.conditions import ADMITTED, FALSE, QUOTA_RESERVED, find_condition
 from stokehold.api.v1alpha1 import training_job as api
 from stokehold.model.actions import Action, FinishJob, WriteStatus
+from stokehold.model.reasons import Progress
 from stokehold.model.snapshot import Job, Snapshot, Workspace
 from stokehold.model.statuses import Owner
 from stokehold.observability import metrics
@@ -41,7 +42,7 @@ def count_state(snapshot: Snapshot) -> None:
         queue = queues.of(job)
         phases[queue, job.status.phase or api.PENDING] += 1
         if job.status.phase in WAITING:
-            reasons[queue, job.status.queue.reason if job.status.queue else "PendingEvaluation"] += 1
+            reasons[queue, job.status.queue.reason if job.status.queue else Progress.NOT_LOOKED_AT] += 1
     _publish(metrics.JOBS, phases)
     _publish(metrics.JOBS_WAITING, reasons)
     metrics.OLDEST_WAIT_SECONDS.clear()

@@ -6,6 +6,7 @@ that the newer state would not allow (deterministic names, uid and resourceVersi
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaimSpec
@@ -41,9 +42,9 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """An Event for the object's owner; `key` makes its name, so that the same news is told once."""
+    """An Event for the object's owner, with one of `reasons`; `key` makes its name: the same news is told once."""
 
-    reason: str
+    reason: StrEnum
     message: str
     key: str
     warning: bool = False

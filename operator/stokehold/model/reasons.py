@@ -124,23 +124,41 @@ class Serving(StrEnum):
 
 
 class Support(StrEnum):
-    """Whether all that an object asks for is done; reason of the condition `Valid`."""
+    """Whether all that an object asks for can be done; reason of the condition `Valid`."""
 
     SUPPORTED = "Supported"
     """All that the spec asks for is built."""
     NOT_SUPPORTED = "NotSupportedYet"
     """The spec asks for something that is not built yet; the message says what happens instead."""
+    TIMES_KEPT = "Valid"
+    """The schedule and the exemption of a workspace can be kept."""
+    INVALID_SCHEDULE = "InvalidSchedule"
+    """`spec.schedule` cannot be kept: a time, a zone or the ConfigMap of its holidays is none."""
+    EXEMPTION_TOO_LONG = "ExemptionTooLong"
+    """`spec.idle.exempt.until` is further ahead than an exemption may last, and does not count."""
 
 
 class Progress(StrEnum):
-    """Reasons of conditions that say all is well."""
+    """How far work has come; reasons of `QuotaReserved`, `Admitted`, `PodsReady` and a workspace's `Ready`."""
 
+    NOT_LOOKED_AT = "PendingEvaluation"
+    """The operator has not looked at it yet; only the command line and the metrics say so."""
     ADMITTED = "Admitted"
     """GPUs were chosen and the pods created."""
+    STARTING = "Starting"
+    """It has its GPUs; not all of its pods run yet."""
     STARTED = "Started"
-    """All workers run."""
-    BACKOFF_FINISHED = "BackoffFinished"
-    """The job is in the queue again."""
+    """All workers run, or a workspace's pod does."""
+    RUNNING = "Running"
+    """The workspace can be used."""
+    STOPS_SOON = "StopsSoon"
+    """The workspace can be used; `spec.schedule` or `spec.maxLifetime` stops it soon."""
+    TAKEN_BACK = "TakenBack"
+    """The workspace's pod did not come up where it was put: its GPUs are for others until it is tried again."""
+    WAITING = "Waiting"
+    """The job has no GPUs any more and waits for others; `status.queue` says why."""
+    ENDED = "Finished"
+    """The job has ended and holds nothing any more."""
 
 
 class Burst(StrEnum):
@@ -229,3 +247,68 @@ class Idleness(StrEnum):
     """It will be stopped at `status.stopAt`."""
     NOT_RUNNING = "NotRunning"
     """It has no pod that runs."""
+
+
+class Nodes(StrEnum):
+    """What is known of a pool's nodes; reasons of the conditions `Ready` and `DevicesReady` of a GPUNodePool."""
+
+    READY = "NodesReady"
+    """At least one node can take new work."""
+    NONE = "NoNodes"
+    """No node can take new work."""
+    DEVICES_LOST = "DevicesLost"
+    """Nodes offer fewer GPUs than they did; `status.gpusMissingOn` names them."""
+    DEVICES_THERE = "AllThere"
+    """No node has lost GPUs."""
+
+
+class Claim(StrEnum):
+    """How a bought node stands; reasons of the conditions of a GPUNodeClaim, beside those of `ClaimFailure`."""
+
+    LAUNCHED = "Launched"
+    """The provider has a machine for it."""
+    REGISTERED = "Registered"
+    """Its node has joined the cluster."""
+    GPUS_READY = "GpusReady"
+    """Its node is Ready and offers all its GPUs."""
+    IN_USE = "InUse"
+    """The pod that the message names is on it."""
+    EMPTY = "Empty"
+    """Nobody is on it."""
+    DRAINING = "Draining"
+    """It is closed for new work, and given back if nobody is found on it."""
+    RELEASED = "Released"
+    """The machine was given back."""
+    POOL_MISSING = "PoolMissing"
+    """Its GPUNodePool does not exist any more, so nobody knows whom to give the machine back to."""
+    POOL_FOUND = "PoolFound"
+    """Its GPUNodePool is there again."""
+
+
+class Event(StrEnum):
+    """What only an Event tells; every other Event bears the reason of the status or condition that it tells of."""
+
+    CAPACITY_REQUESTED = "CapacityRequested"
+    """Nodes are being bought for the job."""
+    PROVIDER_FAILED = "ProviderFailed"
+    """A pool's provider failed; the message says when it is asked again."""
+    IDLE_WARNING = "IdleWarning"
+    """The workspace is idle and will be stopped; use it or snooze it."""
+    NOT_STOPPED = "NotStopped"
+    """The workspace is idle, or seems so, and the message says why it is not stopped."""
+    STOPPED = "Stopped"
+    """The operator has stopped the workspace; the message says why."""
+    SNOOZE_REFUSED = "SnoozeRefused"
+    """The annotation `stokehold.dev/snooze` was not granted; the message says why."""
+    VOLUME_NOT_GROWN = "VolumeNotGrown"
+    """The storage refuses the larger `spec.storage.size`."""
+    FOREIGN_GPU_USER = "ForeignGpuUser"
+    """On a GPUNode: somebody uses a GPU without having been given it."""
+    STILL_TERMINATING = "StillTerminating"
+    """On a pod: it should be gone for a while, and still holds what it requests."""
+    NOT_OF_THE_QUEUE = "NotOfTheQueue"
+    """On a pod: it has the labels of a worker, and no TrainingJob has made it."""
+    UNREADABLE = "Unreadable"
+    """This version of the operator cannot read the object and leaves it and its pods as they are."""
+    WRITE_REFUSED = "WriteRefused"
+    """The API server refuses what the operator writes for the object."""

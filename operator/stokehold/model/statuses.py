@@ -1,7 +1,8 @@
 """How any planner builds the status that it writes: from the recorded one, with its news laid over it. Pure."""
 
 from datetime import datetime
-from typing import Any
+from enum import StrEnum
+from typing import Any, NewType
 
 from stokehold.api import conditions
 from stokehold.api.conditions import Condition, with_condition
@@ -12,8 +13,11 @@ Owner = Job | Workspace | ServingPool
 
 Status = dict[str, Any]
 
-News = tuple[str, bool | None, str, str]
-"""A condition: its type, whether it holds (None: unknown), reason and message."""
+Recorded = NewType("Recorded", str)
+"""A reason that an earlier plan has written down, as it was read."""
+
+News = tuple[str, bool | None, StrEnum | Recorded, str]
+"""A condition: its type, whether it holds (None: unknown), one of `reasons`, and the message."""
 
 
 def render(owner: Owner, update: dict[str, Any]) -> Status:

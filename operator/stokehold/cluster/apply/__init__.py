@@ -57,6 +57,7 @@ from stokehold.model.actions import (
     WriteDeployment,
     WriteStatus,
 )
+from stokehold.model.reasons import Event
 from stokehold.model.snapshot import Job, ServingPool, Workspace
 from stokehold.observability import logs
 
@@ -134,7 +135,7 @@ class Applier:
             return
         name = type(action).__name__
         message = f"the API server refuses what the operator writes for it ({name}): {error.message}"
-        await self._writes.tell_once(subject, Note("WriteRefused", message, f"refused {name} {why}", warning=True))
+        await self._writes.tell_once(subject, Note(Event.WRITE_REFUSED, message, f"refused {name} {why}", warning=True))
 
     async def _dispatch(self, action: Action) -> None:
         writes = self._writes

@@ -19,6 +19,7 @@ from stokehold.model.actions import (
     StartWorkspace,
     StopWorkspace,
 )
+from stokehold.model.reasons import Event
 from stokehold.model.snapshot import Workspace
 from stokehold.observability import logs
 
@@ -93,7 +94,7 @@ async def grow(writes: Writes, action: GrowVolume) -> None:
 async def tell_refused_size(writes: Writes, action: GrowVolume, why: str) -> None:
     """The owner asked for it and nobody else would say so."""
     note = Note(
-        "VolumeNotGrown", f"its volume cannot grow to {action.size}: {why}", f"grow {action.size}", warning=True
+        Event.VOLUME_NOT_GROWN, f"its volume cannot grow to {action.size}: {why}", f"grow {action.size}", warning=True
     )
     await writes.tell(action.workspace, (note,))
 

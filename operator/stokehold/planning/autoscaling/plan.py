@@ -87,12 +87,12 @@ def _notes(pool: ServingPool, verdict: Verdict, quarrel: Contention | None) -> t
     """An Event for each new number, and one when we stand back; what came before makes its name."""
     if quarrel is not None and quarrel.stands_back and not _is_told(pool):
         key = f"stands back {quarrel.undone_at[-1]}"
-        return (Note(str(reasons.Serving.OTHER_WRITER), quarrel.message, key, warning=True),)
+        return (Note(reasons.Serving.OTHER_WRITER, quarrel.message, key, warning=True),)
     if verdict.reason is None:
         return ()
     before = pool.status.decisions[-1].time if pool.status.decisions else None
     key = f"{verdict.reason} {verdict.replicas} after {before}"
-    return (Note(str(verdict.reason), f"{verdict.replicas} replicas: {verdict.message}", key),)
+    return (Note(verdict.reason, f"{verdict.replicas} replicas: {verdict.message}", key),)
 
 
 def _told_of_freed(pool: ServingPool) -> Iterator[Note]:
@@ -101,7 +101,7 @@ def _told_of_freed(pool: ServingPool) -> Iterator[Note]:
     if told is not None and told.reason == reasons.Serving.GATE_REMOVED:
         return
     for pod in freed(pool):
-        yield Note(str(reasons.Serving.GATE_REMOVED), freed_message(pod), f"freed {pod.uid}", warning=True)
+        yield Note(reasons.Serving.GATE_REMOVED, freed_message(pod), f"freed {pod.uid}", warning=True)
 
 
 def _told_of_refusal(pool: ServingPool) -> Iterator[Note]:
@@ -109,7 +109,7 @@ def _told_of_refusal(pool: ServingPool) -> Iterator[Note]:
     why, told = refusal(pool), pool.status.queue
     if why is not None and (told is None or told.reason != why.reason):
         key = f"{why.reason} {pool.generation}"
-        yield Note(str(why.reason), f"{why.message}. {why.next_step}", key, warning=True)
+        yield Note(why.reason, f"{why.message}. {why.next_step}", key, warning=True)
 
 
 def _is_told(pool: ServingPool) -> bool:

@@ -13,7 +13,7 @@ from stokehold.api.v1alpha1.shared import QueueStatus
 from stokehold.model import names, reasons
 from stokehold.model.pods import Pod, PodSet
 from stokehold.model.snapshot import ServingPool
-from stokehold.model.statuses import told_conditions, whole
+from stokehold.model.statuses import News, told_conditions, whole
 from stokehold.planning.autoscaling.contention import Contention
 from stokehold.planning.autoscaling.deciding import Verdict
 from stokehold.planning.autoscaling.shaping import not_supported
@@ -21,8 +21,6 @@ from stokehold.planning.placement.refusals import refusal
 
 REMEMBERED_DECISIONS = 10
 NO_PODS = PodSet("", "", "", "", "", 0)
-
-News = tuple[str, bool | None, str, str]
 
 
 def status_of(

@@ -15,6 +15,7 @@ with the record of why, then, in whatever later plan, the replica. Whoever dies 
 from collections.abc import Iterator
 from datetime import datetime
 
+from stokehold.api import conditions
 from stokehold.api.quantities import exact
 from stokehold.model.actions import (
     Action,
@@ -27,7 +28,7 @@ from stokehold.model.actions import (
     WriteStatus,
 )
 from stokehold.model.pods import Pod
-from stokehold.model.reasons import Idleness, Stop
+from stokehold.model.reasons import Event, Idleness, Progress, Stop
 from stokehold.model.snapshot import Snapshot, StopRecord, Workspace
 from stokehold.model.statuses import Status, whole
 from stokehold.planning.culling import breaker, pressure, reporting, standing
@@ -117,7 +118,7 @@ def _begin(workspace: Workspace, now: datetime, settings: CullingSettings) -> It
     due = should_start(workspace, since, now, settings.latest_start)
     if due is not None:
         message = f"spec.schedule starts it at {due.astimezone(zone_of(workspace)):%H:%M}"
-        yield ResumeWorkspace(workspace, (Note("Started", message, f"begin {due.isoformat()}"),))
+        yield ResumeWorkspace(workspace, (Note(Progress.STARTED, message, f"begin {due.isoformat()}"),))
 
 
 def _take_back(workspace: Workspace, why: str, now: datetime, settings: CullingSettings) -> Iterator[Action]:
@@ -126,7 +127,7 @@ def _take_back(workspace: Workspace, why: str, now: datetime, settings: CullingS
     again = whole(now) + settings.pause_after(failed)
     yield StopWorkspace(workspace, why)
     told = f"{why}; it looks for a node again at {again:%H:%M:%S} UTC"
-    note = Note("TakenBack", told, f"back {whole(now).isoformat()}", warning=True)
+    note = Note(Progress.TAKEN_BACK, told, f"back {whole(now).isoformat()}", warning=True)
     yield WriteStatus(workspace, reporting.taken_back(workspace, why, (failed, again), now), (note,))
 
 
@@ -187,7 +188,7 @@ def _stop_record(verdict: Verdict, stop: ClockStop | None, one: Watched, now: da
 
 def _stopped_note(record: StopRecord) -> Note:
     message = f"stopped: {record.message}; set spec.running to true to start it, its volume is kept"
-    return Note("Stopped", message, f"stopped {record.time.isoformat()}", warning=record.reason == Stop.IDLE)
+    return Note(Event.STOPPED, message, f"stopped {record.time.isoformat()}", warning=record.reason == Stop.IDLE)
 
 
 def _news(one: Watched, verdict: Verdict, status: Status) -> Iterator[Note]:
@@ -196,14 +197,14 @@ def _news(one: Watched, verdict: Verdict, status: Status) -> Iterator[Note]:
     start = one.started.isoformat()
     yield from one.snoozed.notes
     if before.start_time != one.started:
-        yield Note("Started", f"runs on {one.pod.node}", f"started {start}")
+        yield Note(Progress.STARTED, f"runs on {one.pod.node}", f"started {start}")
     if verdict.reason is Idleness.WARNED and before.warned_at != verdict.warned_at:
         message = f"idle: {verdict.message}; use it, or snooze it (kubectl stokehold snooze {one.workspace.name} 2h)"
-        yield Note("IdleWarning", message, f"warned {verdict.warned_at}", warning=True)
-    told = next((c.reason for c in before.conditions if c.type == "Idle"), "")
+        yield Note(Event.IDLE_WARNING, message, f"warned {verdict.warned_at}", warning=True)
+    told = next((c.reason for c in before.conditions if c.type == conditions.IDLE), "")
     held = (Idleness.DRY_RUN, Idleness.MASS_IDLE, Idleness.SIGNAL_UNKNOWN)
     if verdict.reason in held and told != verdict.reason:
-        yield Note("NotStopped", verdict.message, f"{verdict.reason} {start} {one.clock.last_active.isoformat()}")
-    ready = next(c for c in status["conditions"] if c["type"] == "Ready")
-    if ready["reason"] == "StopsSoon":
-        yield Note("StopsSoon", ready["message"], f"soon {ready['message']} {start}", warning=True)
+        yield Note(Event.NOT_STOPPED, verdict.message, f"{verdict.reason} {start} {one.clock.last_active.isoformat()}")
+    ready = next(c for c in status["conditions"] if c["type"] == conditions.READY)
+    if ready["reason"] == Progress.STOPS_SOON:
+        yield Note(Progress.STOPS_SOON, ready["message"], f"soon {ready['message']} {start}", warning=True)

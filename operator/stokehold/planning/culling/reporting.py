@@ -12,9 +12,9 @@ from stokehold.api.v1alpha1.dev_workspace import (
     WorkspaceUsage,
 )
 from stokehold.model import names
-from stokehold.model.reasons import Idleness, Progress, Stop
+from stokehold.model.reasons import Idleness, Progress, Stop, Support
 from stokehold.model.snapshot import Snapshot, Workspace
-from stokehold.model.statuses import News, Status, render, told_conditions, whole
+from stokehold.model.statuses import News, Recorded, Status, render, told_conditions, whole
 from stokehold.planning.culling import standing
 from stokehold.planning.culling.clock import Clock
 from stokehold.planning.culling.exemption import why_too_long
@@ -41,9 +41,9 @@ def running(one: Watched, verdict: Verdict, stop: ClockStop | None, snapshot: Sn
     """Somebody could work in it: how it is used, and when and why it will be stopped."""
     workspace, now = one.workspace, snapshot.taken_at
     soon = stop is not None and stop.at - now <= one.lead
-    ready = ("Running", standing.caveat(workspace))
+    ready = (Progress.RUNNING, standing.caveat(workspace))
     if stop and soon:
-        ready = ("StopsSoon", f"stops at {stop.at:%H:%M:%S} UTC: {stop.message}")
+        ready = (Progress.STOPS_SOON, f"stops at {stop.at:%H:%M:%S} UTC: {stop.message}")
     ends = [end for end in (verdict.stop_at, stop.at if stop else None) if end is not None]
     update: dict[str, Any] = {
         "phase": _phase(one, verdict),
@@ -86,7 +86,7 @@ def starting(workspace: Workspace, why: str, snapshot: Snapshot) -> Status:
             workspace,
             snapshot.taken_at,
             (conditions.ADMITTED, True, Progress.ADMITTED, f"was placed on {node}"),
-            (conditions.READY, False, "Starting", why),
+            (conditions.READY, False, Progress.STARTING, why),
             (conditions.IDLE, False, Idleness.NOT_RUNNING, "its pod is not ready"),
             _validity(workspace, snapshot.taken_at),
         ),
@@ -97,8 +97,8 @@ def starting(workspace: Workspace, why: str, snapshot: Snapshot) -> Status:
 def taken_back(workspace: Workspace, why: str, retry: tuple[int, datetime], now: datetime) -> Status:
     """Its pod could not start where it was put; `retry` is for the how-manieth time, and when it is tried again."""
     news = (
-        (conditions.ADMITTED, False, "TakenBack", why),
-        (conditions.READY, False, "TakenBack", why),
+        (conditions.ADMITTED, False, Progress.TAKEN_BACK, why),
+        (conditions.READY, False, Progress.TAKEN_BACK, why),
         (conditions.IDLE, False, Idleness.NOT_RUNNING, "it has no pod"),
     )
     update = {
@@ -127,7 +127,7 @@ def ended(workspace: Workspace, ending: Ending, phase: str, now: datetime) -> St
         "conditions": told_conditions(
             workspace,
             now,
-            (conditions.READY, False, ending.reason, told),
+            (conditions.READY, False, Recorded(ending.reason), told),
             (conditions.IDLE, False, Idleness.NOT_RUNNING, "it does not run"),
             _validity(workspace, now),
         ),
@@ -220,10 +220,10 @@ def is_validity_news(workspace: Workspace, now: datetime) -> bool:
 
 def _validity(workspace: Workspace, now: datetime) -> News:
     if (wrong := what_is_wrong(workspace)) is not None:
-        return (conditions.VALID, False, "InvalidSchedule", wrong)
+        return (conditions.VALID, False, Support.INVALID_SCHEDULE, wrong)
     if (wrong := why_too_long(workspace.spec.idle, now)) is not None:
-        return (conditions.VALID, False, "ExemptionTooLong", wrong)
-    return (conditions.VALID, True, "Valid", "")
+        return (conditions.VALID, False, Support.EXEMPTION_TOO_LONG, wrong)
+    return (conditions.VALID, True, Support.TIMES_KEPT, "")
 
 
 def _essence(status: Status) -> Status:

@@ -7,6 +7,7 @@ from stokehold.api.names import SNOOZE_ANNOTATION
 from stokehold.api.times import parse_time
 from stokehold.api.v1alpha1.dev_workspace import Snooze
 from stokehold.model.actions import Note
+from stokehold.model.reasons import Event, Idleness
 from stokehold.model.snapshot import Workspace
 from stokehold.model.statuses import whole
 
@@ -53,10 +54,12 @@ def _grant(workspace: Workspace, told: Snoozed, request: str, wanted: datetime, 
     end = whole(end)
     booked = max(0, round((end - held_until).total_seconds()))
     short = "" if end >= whole(wanted) else f"; asked for {wanted.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    note = Note("Snoozed", f"left alone until {end.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC{short}", f"snoozed {request}")
+    note = Note(
+        Idleness.SNOOZED, f"left alone until {end.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC{short}", f"snoozed {request}"
+    )
     return Snoozed(end, whole(now), used + booked, request, (note,))
 
 
 def _refused(told: Snoozed, request: str, why: str) -> Snoozed:
-    note = Note("SnoozeRefused", f"not snoozed: {why}", f"refused {request}", warning=True)
+    note = Note(Event.SNOOZE_REFUSED, f"not snoozed: {why}", f"refused {request}", warning=True)
     return Snoozed(None, told.granted_at, told.seconds_today, request, (note,))

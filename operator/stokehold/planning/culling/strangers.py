@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from stokehold.api.v1alpha1.gpu_node import ForeignUser, Gpu, MigDevice
 from stokehold.model.actions import Note, TellOfNode
+from stokehold.model.reasons import Event
 from stokehold.model.snapshot import Sighting, Snapshot
 
 
@@ -28,4 +29,4 @@ def _note(uuid: str, user: ForeignUser) -> Note:
     pod = "/".join(part for part in (user.namespace, user.pod or user.pod_uid) if part)
     who = f"pod {pod}" if pod else f"process {user.command or '(unnamed)'} of no pod"
     message = f"{who} uses {uuid}, which it has not been given: work that is placed there has to share it"
-    return Note("ForeignGpuUser", message, f"foreign {uuid} {user.pod_uid or pod}", warning=True)
+    return Note(Event.FOREIGN_GPU_USER, message, f"foreign {uuid} {user.pod_uid or pod}", warning=True)

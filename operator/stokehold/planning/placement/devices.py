@@ -10,7 +10,6 @@ from itertools import islice
 from stokehold.model.snapshot import Snapshot
 from stokehold.planning.placement.pools import Pool
 
-LOST = "DevicesLost"
 MOST_NAMED = 50
 """Nodes in one message."""
 MOST_REMEMBERED = 500

@@ -8,10 +8,11 @@ from stokehold.api.conditions import Condition, find_condition
 from stokehold.api.v1alpha1 import gpu_node_claim as claims_api
 from stokehold.api.v1alpha1.gpu_node_pool import GpuCounts, GPUNodePoolStatus, NodeCounts
 from stokehold.model.actions import Note, WriteStatus
+from stokehold.model.reasons import Event, Nodes
 from stokehold.model.snapshot import NodePool
-from stokehold.model.statuses import dump, told_conditions, whole
+from stokehold.model.statuses import News, dump, told_conditions, whole
 from stokehold.model.unsupported import in_node_pool, validity
-from stokehold.planning.placement.devices import LOST, remembered, told, troubles, unsettled_nodes
+from stokehold.planning.placement.devices import remembered, told, troubles, unsettled_nodes
 from stokehold.planning.placement.pools import Pool, count_gpus
 from stokehold.planning.placement.prices import gpu_price
 from stokehold.planning.provisioning import breaker
@@ -71,23 +72,23 @@ def _conditions(
     pool: NodePool, nodes: int, any_ready: bool, missing: Mapping[str, str], now: datetime
 ) -> tuple[Condition, ...]:
     if any_ready:
-        news = [(conditions.READY, True, "NodesReady", "nodes are ready")]
+        news: list[News] = [(conditions.READY, True, Nodes.READY, "nodes are ready")]
     elif nodes:
-        news = [(conditions.READY, False, "NoNodes", f"none of its {nodes} nodes can take new work")]
+        news = [(conditions.READY, False, Nodes.NONE, f"none of its {nodes} nodes can take new work")]
     else:
         waits = "nodes are bought when they are needed" if pool.spec.provider else "no node carries its labels"
-        news = [(conditions.READY, False, "NoNodes", waits)]
+        news = [(conditions.READY, False, Nodes.NONE, waits)]
     if missing:
-        news.append((conditions.DEVICES_READY, False, LOST, told(missing)))
+        news.append((conditions.DEVICES_READY, False, Nodes.DEVICES_LOST, told(missing)))
     elif find_condition(pool.status.conditions, conditions.DEVICES_READY):
-        news.append((conditions.DEVICES_READY, True, "AllThere", "no node has lost GPUs"))
+        news.append((conditions.DEVICES_READY, True, Nodes.DEVICES_THERE, "no node has lost GPUs"))
     return told_conditions(pool, now, *news, *validity(pool.status.conditions, in_node_pool(pool.spec)))
 
 
 def _losses(pool: NodePool, missing: Mapping[str, str], now: datetime) -> tuple[Note, ...]:
     """One Event for the nodes that the status did not name before, however often their GPUs come and go."""
     new = {name: missing[name] for name in remembered(missing) if name not in pool.status.gpus_missing_on}
-    return (Note(LOST, told(new), f"lost {whole(now)} {' '.join(new)}", warning=True),) if new else ()
+    return (Note(Nodes.DEVICES_LOST, told(new), f"lost {whole(now)} {' '.join(new)}", warning=True),) if new else ()
 
 
 def _failures(pool: NodePool, status: GPUNodePoolStatus) -> tuple[Note, ...]:
@@ -95,7 +96,7 @@ def _failures(pool: NodePool, status: GPUNodePoolStatus) -> tuple[Note, ...]:
     known = {(offering.zone, offering.failed_at) for offering in pool.status.offerings}
     return tuple(
         Note(
-            "ProviderFailed",
+            Event.PROVIDER_FAILED,
             f"{offering.reason}{f' in zone {offering.zone}' if offering.zone else ''}: {offering.message}; "
             f"asked again at {offering.blocked_until:%H:%M:%S} UTC",
             f"offering {offering.zone} {offering.failed_at}",

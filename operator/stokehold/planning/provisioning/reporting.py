@@ -7,6 +7,7 @@ from typing import Any
 from stokehold.api import conditions
 from stokehold.api.conditions import Condition, find_condition, with_condition
 from stokehold.api.v1alpha1 import gpu_node_claim as api
+from stokehold.model import reasons
 from stokehold.model.actions import Note, WriteStatus
 from stokehold.model.capacity import Instance
 from stokehold.model.reasons import Burst, ClaimFailure
@@ -33,7 +34,7 @@ def launched(claim: Claim, instance: Instance, now: datetime) -> WriteStatus:
         "instance_type": instance.instance_type,
         "zone": instance.zone,
         "launched_at": _whole(since),
-        "conditions": _told(claim, now, (LAUNCHED, True, LAUNCHED, f"machine {instance.provider_id}")),
+        "conditions": _told(claim, now, (LAUNCHED, True, reasons.Claim.LAUNCHED, f"machine {instance.provider_id}")),
     }
     return WriteStatus(claim, render(claim, update, now))
 
@@ -44,7 +45,7 @@ def registered(claim: Claim, node: Node, now: datetime) -> WriteStatus:
         "phase": api.REGISTERED,
         "node_name": node.name,
         "registered_at": _whole(now),
-        "conditions": _told(claim, now, (REGISTERED, True, REGISTERED, f"node {node.name}")),
+        "conditions": _told(claim, now, (REGISTERED, True, reasons.Claim.REGISTERED, f"node {node.name}")),
     }
     return WriteStatus(claim, render(claim, update, now))
 
@@ -67,8 +68,8 @@ def ready(claim: Claim, node: Node, now: datetime) -> WriteStatus:
         "conditions": _told(
             claim,
             now,
-            (REGISTERED, True, REGISTERED, f"node {node.name}"),
-            (conditions.READY, True, "GpusReady", f"{claim.spec.gpus_per_node} GPUs can be used"),
+            (REGISTERED, True, reasons.Claim.REGISTERED, f"node {node.name}"),
+            (conditions.READY, True, reasons.Claim.GPUS_READY, f"{claim.spec.gpus_per_node} GPUs can be used"),
         ),
     }
     return WriteStatus(claim, render(claim, update, now))
@@ -81,7 +82,7 @@ def reused(claim: Claim, work: api.Beneficiary | None, now: datetime) -> WriteSt
 
 def busy(claim: Claim, holder: str, now: datetime) -> WriteStatus:
     """Somebody is on it, by NAMESPACE/NAME of the pod: the idle time so far is added up."""
-    news = _told(claim, now, (conditions.IDLE, False, "InUse", f"{holder} is on it"))
+    news = _told(claim, now, (conditions.IDLE, False, reasons.Claim.IN_USE, f"{holder} is on it"))
     return WriteStatus(claim, render(claim, {"idle_since": None, "conditions": news}, now))
 
 
@@ -93,7 +94,7 @@ def told_holder(claim: Claim) -> str:
 
 def idle(claim: Claim, now: datetime) -> WriteStatus:
     """Nothing runs on it any more."""
-    news = _told(claim, now, (conditions.IDLE, True, "Empty", "nobody is on it"))
+    news = _told(claim, now, (conditions.IDLE, True, reasons.Claim.EMPTY, "nobody is on it"))
     return WriteStatus(claim, render(claim, {"idle_since": _whole(now), "conditions": news}, now))
 
 
@@ -104,7 +105,7 @@ def refreshed(claim: Claim, now: datetime) -> WriteStatus:
 
 def draining(claim: Claim, why: str, now: datetime) -> WriteStatus:
     """It is closed for new work, and given back once nobody is found on it."""
-    news = _told(claim, now, (conditions.READY, False, api.DRAINING, why))
+    news = _told(claim, now, (conditions.READY, False, reasons.Claim.DRAINING, why))
     return WriteStatus(claim, render(claim, {"phase": api.DRAINING, "conditions": news}, now))
 
 
@@ -122,7 +123,7 @@ def failed(claim: Claim, reason: ClaimFailure, message: str, now: datetime) -> W
 
 def released(claim: Claim, at: datetime, now: datetime) -> WriteStatus:
     """The machine is gone, and so are its costs; the last thing that the record says."""
-    news = _told(claim, now, (conditions.READY, False, api.RELEASED, "the machine was given back"))
+    news = _told(claim, now, (conditions.READY, False, reasons.Claim.RELEASED, "the machine was given back"))
     ended = {"phase": api.RELEASED, "released_at": _whole(at), "conditions": news}
     return WriteStatus(claim, render(claim, ended, now, until=_whole(at)))
 
@@ -133,11 +134,11 @@ def stranded(claim: Claim, pool: NodePool | None, now: datetime) -> WriteStatus 
     if (told is not None and told.status == conditions.TRUE) == (pool is None):
         return None
     if pool is not None:
-        news = _told(claim, now, (STRANDED, False, "PoolFound", f"GPUNodePool {pool.name} is there again"))
+        news = _told(claim, now, (STRANDED, False, reasons.Claim.POOL_FOUND, f"GPUNodePool {pool.name} is there again"))
         return WriteStatus(claim, render(claim, {"conditions": news}, now))
     message = f"GPUNodePool {claim.spec.pool_name} does not exist any more: make it again to give the machine back"
-    news = _told(claim, now, (STRANDED, True, "PoolMissing", message))
-    note = Note("PoolMissing", message, "stranded", warning=True)
+    news = _told(claim, now, (STRANDED, True, reasons.Claim.POOL_MISSING, message))
+    note = Note(reasons.Claim.POOL_MISSING, message, "stranded", warning=True)
     return WriteStatus(claim, render(claim, {"conditions": news}, now), (note,))
 
 
@@ -156,7 +157,7 @@ def provisioned(job: Job, reason: Burst, message: str, now: datetime) -> WriteSt
         observed_generation=job.generation,
     )
     status = job.status.model_copy(update={"conditions": with_condition(job.status.conditions, condition)})
-    note = Note(f"Capacity{reason}", message, f"{reason} {message}") if reason == Burst.REQUESTED else None
+    note = Note(reasons.Event.CAPACITY_REQUESTED, message, f"{reason} {message}") if reason == Burst.REQUESTED else None
     return WriteStatus(job, dump(status), (note,) if note else ())
 
 

@@ -19,7 +19,7 @@ from stokehold.planning.scheduling.settings import SchedulingSettings
 
 def requeue_time(job: Job, attempt: Attempt, end: End, now: datetime, settings: SchedulingSettings) -> datetime:
     """When the next attempt may start: later after each failure, soon after a fault of the cluster."""
-    if end.eviction == Eviction.WORKER_FAILED:
+    if end.reason == Eviction.WORKER_FAILED:
         return now + _doubled(settings.restart_backoff, attempt.restarts, settings)
     recent = [e for e in _recent(job, now, settings) if e.reason != Eviction.SUSPENDED]
     return now + _doubled(settings.requeue_backoff, len(recent), settings)

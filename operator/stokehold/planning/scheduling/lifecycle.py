@@ -32,11 +32,10 @@ LOST_WITH_NODE = (
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How an attempt ended: `finish` closes the job, `eviction` only the attempt. Exactly one is set."""
+    """How an attempt ended: a `Finish` closes the job, an `Eviction` only the attempt."""
 
+    reason: Finish | Eviction
     message: str
-    finish: Finish | None = None
-    eviction: Eviction | None = None
     node: str = ""
     exit_code: int | None = None
 
@@ -57,7 +56,7 @@ def workers_succeeded(case: Case) -> End | None:
     pods = case.attempt.pods
     if not pods or len(pods) < case.attempt.size or not all(pod.phase == "Succeeded" for pod in pods):
         return None
-    return End("all workers succeeded", finish=Finish.SUCCEEDED)
+    return End(Finish.SUCCEEDED, "all workers succeeded")
 
 
 def kubelet_refused(case: Case) -> End | None:
@@ -108,7 +107,7 @@ def pod_was_lost(case: Case) -> End | None:
     lost = case.attempt.missing if _had_started(case.job) else ()
     if lost or (_had_started(case.job) and not case.attempt.pods):
         indices = ", ".join(map(str, lost)) or "all"
-        return End(f"workers {indices} of attempt {case.attempt.number} vanished", eviction=Eviction.POD_LOST)
+        return End(Eviction.POD_LOST, f"workers {indices} of attempt {case.attempt.number} vanished")
     return None
 
 
@@ -122,9 +121,9 @@ def worker_failed(case: Case) -> End | None:
     message = f"worker {first.name} failed on {first.node} with {code}"
     allowed = case.job.spec.failure_policy.max_restarts
     if case.attempt.restarts < allowed:
-        return End(message, eviction=Eviction.WORKER_FAILED, node=first.node, exit_code=first.exit_code)
+        return End(Eviction.WORKER_FAILED, message, first.node, first.exit_code)
     limit = f"; all {allowed} restarts are used" if allowed else "; spec.failurePolicy.maxRestarts is 0"
-    return End(message + limit, finish=Finish.RESTARTS_EXHAUSTED, node=first.node, exit_code=first.exit_code)
+    return End(Finish.RESTARTS_EXHAUSTED, message + limit, first.node, first.exit_code)
 
 
 def ran_too_long(case: Case) -> End | None:
@@ -140,14 +139,14 @@ def ran_too_long(case: Case) -> End | None:
     ran = before + case.attempt.run_seconds(case.snapshot.taken_at)
     if ran < limit.seconds:
         return None
-    return End(f"ran for {ran:.0f} s; {source} allows {limit}", finish=Finish.MAX_RUNTIME)
+    return End(Finish.MAX_RUNTIME, f"ran for {ran:.0f} s; {source} allows {limit}")
 
 
 def was_suspended(case: Case) -> End | None:
     """The user asks for the GPUs back."""
     if not case.job.spec.suspend or not case.attempt.pods:
         return None
-    return End("spec.suspend is true", eviction=Eviction.SUSPENDED)
+    return End(Eviction.SUSPENDED, "spec.suspend is true")
 
 
 def outgrew_its_node(case: Case) -> End | None:
@@ -190,7 +189,7 @@ def gang_is_mixed(case: Case) -> End | None:
         if worker is None:
             continue
         if (worker.gang_size, worker.generation) != ours or pod.node != lead.worker.placement[worker.index]:
-            return End(f"{pod.name} was created by another plan than {lead.name}", eviction=Eviction.INCOMPLETE_GANG)
+            return End(Eviction.INCOMPLETE_GANG, f"{pod.name} was created by another plan than {lead.name}")
     return None
 
 
@@ -199,12 +198,12 @@ def gang_is_incomplete(case: Case) -> End | None:
     if not case.attempt.missing:
         return None
     if case.job.create_error:
-        return End(f"not all workers could be created: {case.job.create_error}", eviction=Eviction.INCOMPLETE_GANG)
+        return End(Eviction.INCOMPLETE_GANG, f"not all workers could be created: {case.job.create_error}")
     lead = case.attempt.lead
     if lead is None or lead.worker is None or len(lead.worker.placement) != case.attempt.size:
-        return End("the lead worker is missing", eviction=Eviction.INCOMPLETE_GANG)
+        return End(Eviction.INCOMPLETE_GANG, "the lead worker is missing")
     if lead.worker.generation not in (0, case.job.generation):
-        return End("spec was edited before all workers were created", eviction=Eviction.INCOMPLETE_GANG)
+        return End(Eviction.INCOMPLETE_GANG, "spec was edited before all workers were created")
     return None
 
 
@@ -235,7 +234,7 @@ def _had_started(job: Job) -> bool:
 
 
 def _fault(reason: Eviction, pod: Pod, message: str) -> End:
-    return End(message, eviction=reason, node=pod.node, exit_code=pod.exit_code)
+    return End(reason, message, pod.node, pod.exit_code)
 
 
 def _is_older(pod: Pod, case: Case) -> bool:

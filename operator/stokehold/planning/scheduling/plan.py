@@ -30,7 +30,7 @@ from stokehold.model.actions import (
 )
 from stokehold.model.demand import Demand, asking, avoiding, beyond
 from stokehold.model.pods import Pod
-from stokehold.model.reasons import Eviction
+from stokehold.model.reasons import Eviction, Finish, Progress
 from stokehold.model.snapshot import Job, ServingPool, Snapshot, Workspace
 from stokehold.planning.placement.additions import with_additions
 from stokehold.planning.placement.explain import Explanation, explain
@@ -178,19 +178,18 @@ def _close_attempts(standings: list[Standing], snapshot: Snapshot, settings: Sch
     for job, attempt, end in ((s.job, s.attempt, s.end) for s in standings):
         if end is None:
             continue
-        if end.finish is not None:
+        tariff = _tariff(attempt, snapshot)
+        if isinstance(end.reason, Finish):
             proof = reporting.proof_of(attempt, end, now)
-            note = Note(proof.reason, end.message, f"finished {attempt.number}", warning=proof.outcome == api.FAILED)
-            notes = (note,) if proof.outcome == api.FAILED else ()
-            status = reporting.finished(job, attempt, proof, _tariff(attempt, snapshot), now)
-            yield FinishJob(job, proof, status, notes)
+            failed = proof.outcome == api.FAILED
+            notes = (Note(end.reason, end.message, f"finished {attempt.number}", warning=True),) if failed else ()
+            yield FinishJob(job, proof, reporting.finished(job, attempt, proof, tariff, now), notes)
         else:
             again = requeue_time(job, attempt, end, now, settings)
-            note = Note(
-                str(end.eviction), end.message, f"closed {attempt.number}", warning=end.eviction != Eviction.SUSPENDED
-            )
-            status = reporting.requeued(job, attempt, end, again, _tariff(attempt, snapshot), now)
-            yield WriteStatus(job, status, (note,), closes_attempt=str(end.eviction))
+            warning = end.reason is not Eviction.SUSPENDED
+            note = Note(end.reason, end.message, f"closed {attempt.number}", warning)
+            status = reporting.requeued(job, attempt, end, again, tariff, now)
+            yield WriteStatus(job, status, (note,), closes_attempt=end.reason)
 
 
 def _tariff(attempt: Attempt, snapshot: Snapshot) -> Tariff:
@@ -363,7 +362,7 @@ def _admitted_note(job: Job, attempt: Attempt) -> tuple[Note, ...]:
     if job.status.queue is None or attempt.lead is None:
         return ()
     nodes = ", ".join(sorted({pod.node for pod in attempt.pods}))
-    return (Note("Admitted", f"attempt {attempt.number} runs on {nodes}", f"admitted {attempt.number}"),)
+    return (Note(Progress.ADMITTED, f"attempt {attempt.number} runs on {nodes}", f"admitted {attempt.number}"),)
 
 
 def _all_run(attempt: Attempt) -> bool:

@@ -14,7 +14,7 @@ from stokehold.api.v1alpha1.shared import QueueDetails, QueueStatus
 from stokehold.model.actions import Placement
 from stokehold.model.reasons import Eviction, Finish, Progress, Waiting
 from stokehold.model.snapshot import Job, Node, Proof
-from stokehold.model.statuses import News, Owner, Status, render, told_conditions, whole
+from stokehold.model.statuses import News, Owner, Recorded, Status, render, told_conditions, whole
 from stokehold.model.unsupported import in_job, validity
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.placement.pools import Pool, taints_to_answer
@@ -61,7 +61,7 @@ def starting(job: Job, attempt: Attempt, now: datetime) -> Status:
             now,
             (conditions.QUOTA_RESERVED, True, Progress.ADMITTED, "GPUs are reserved"),
             (conditions.ADMITTED, True, Progress.ADMITTED, "the gang was placed"),
-            (conditions.PODS_READY, False, "Starting", _how_far(attempt)),
+            (conditions.PODS_READY, False, Progress.STARTING, _how_far(attempt)),
         ),
     }
     return render(job, update)
@@ -105,9 +105,8 @@ def waiting(job: Job, attempt: Attempt, why: Explanation, position: int | None, 
 
 def requeued(job: Job, attempt: Attempt, end: End, requeue_at: datetime, tariff: Tariff, now: datetime) -> Status:
     """The attempt is closed, the job goes back to the queue; the number moves on, so nothing is counted twice."""
-    counts = end.eviction == Eviction.WORKER_FAILED
-    suspended = end.eviction == Eviction.SUSPENDED
-    reason = str(end.eviction)
+    reason = end.reason
+    counts, suspended = reason == Eviction.WORKER_FAILED, reason == Eviction.SUSPENDED
     message = end.message if suspended else f"{end.message}; next attempt at {requeue_at:%H:%M:%S} UTC"
     why = Explanation(
         Waiting.SUSPENDED if suspended else Waiting.BACKING_OFF,
@@ -163,7 +162,7 @@ def finished(job: Job, attempt: Attempt, proof: Proof, tariff: Tariff, now: date
             job,
             now,
             *_given_back(job),
-            (conditions.FINISHED, True, proof.reason, proof.message),
+            (conditions.FINISHED, True, Recorded(proof.reason), proof.message),
         ),
     }
     return render(job, update)
@@ -173,11 +172,11 @@ def proof_of(attempt: Attempt, end: End, now: datetime) -> Proof:
     """The record of the job's end, for the annotation."""
     ends = [pod.finished_at for pod in attempt.pods if pod.finished_at is not None]
     return Proof(
-        outcome=api.SUCCEEDED if end.finish == Finish.SUCCEEDED else api.FAILED,
+        outcome=api.SUCCEEDED if end.reason == Finish.SUCCEEDED else api.FAILED,
         attempt=attempt.number,
         restarts=attempt.restarts,
-        completed_at=max(ends) if ends and end.finish == Finish.SUCCEEDED else whole(now),
-        reason=str(end.finish),
+        completed_at=max(ends) if ends and end.reason == Finish.SUCCEEDED else whole(now),
+        reason=str(end.reason),
         message=end.message,
     )
 
@@ -250,7 +249,7 @@ def _no_longer_ready(job: Job) -> list[News]:
     """Conditions that an earlier attempt left True, should its end have been recorded by nobody."""
     stale = [c.type for c in job.status.conditions if c.status == "True"]
     return [
-        (kind, False, "Waiting", "the job waits")
+        (kind, False, Progress.WAITING, "the job waits")
         for kind in (conditions.ADMITTED, conditions.PODS_READY)
         if kind in stale
     ]
@@ -260,7 +259,7 @@ def _given_back(job: Job) -> list[News]:
     """What had been told of a job that held GPUs or waited for them; what was never told needs no taking back."""
     told = [c.type for c in job.status.conditions]
     return [
-        (kind, False, "Finished", "the job has ended")
+        (kind, False, Progress.ENDED, "the job has ended")
         for kind in (conditions.QUOTA_RESERVED, conditions.ADMITTED, conditions.PODS_READY)
         if kind in told
     ]

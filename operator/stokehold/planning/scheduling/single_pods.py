@@ -7,9 +7,9 @@ from typing import Any
 from stokehold.api import conditions
 from stokehold.api.conditions import find_condition
 from stokehold.model.pods import Pod
-from stokehold.model.reasons import Waiting
+from stokehold.model.reasons import Progress, Waiting
 from stokehold.model.snapshot import ServingPool, Snapshot, Workspace
-from stokehold.model.statuses import render, told_conditions
+from stokehold.model.statuses import News, render, told_conditions
 from stokehold.planning.placement.explain import Explanation
 from stokehold.planning.placement.ledger import Ledger
 from stokehold.planning.placement.pools import Pool
@@ -19,7 +19,6 @@ from stokehold.planning.scheduling.reporting import queue_status
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
 PENDING = "Pending"
-TAKEN_BACK = "TakenBack"
 CORPSES_KEPT = 5
 """Failed replicas of one pool that stay, for their logs and for what they tell of their nodes."""
 
@@ -138,13 +137,13 @@ def waiting_status(
     """The status that says why it, or a replica of it, has no node yet."""
     queue = queue_status(why, position, now)
     if isinstance(owner, Workspace):
-        news = [(conditions.ADMITTED, False, str(why.reason), why.message)]
+        news: list[News] = [(conditions.ADMITTED, False, why.reason, why.message)]
         ready = find_condition(owner.status.conditions, conditions.READY)
-        if ready is None or ready.reason != TAKEN_BACK:  # which says more, and is told again while it pauses
-            news.append((conditions.READY, False, str(why.reason), why.message))
+        if ready is None or ready.reason != Progress.TAKEN_BACK:  # which says more, and is told again while it pauses
+            news.append((conditions.READY, False, why.reason, why.message))
         update = {"phase": PENDING, "queue": queue, "conditions": told_conditions(owner, now, *news)}
     else:
-        short = (conditions.CAPACITY_AVAILABLE, False, str(why.reason), why.message)
+        short = (conditions.CAPACITY_AVAILABLE, False, why.reason, why.message)
         update = {"queue": queue, "conditions": told_conditions(owner, now, short)}
     return render(owner, update)
 

@@ -96,4 +96,4 @@ def _waiting_note(owner: Owner, held: Held) -> tuple[Note, ...]:
         return ()
     attempt = held.work.attempt.number if isinstance(held.work, Gang) else 0
     key = f"{why.reason} {attempt} {owner.generation}"
-    return (Note(str(why.reason), f"{why.message}. {why.next_step}", key, warning=True),)
+    return (Note(why.reason, f"{why.message}. {why.next_step}", key, warning=True),)
