@@ -119,17 +119,17 @@ class Signals(Part):
     gpu: GpuSignal | None = None
     """When the GPUs count as busy."""
     cpu: CpuSignal | None = None
-    """When the CPUs count as busy."""
+    """When the CPUs count as busy. Not built yet: it stays Unknown."""
     io: IoSignal | None = None
-    """When disk and network count as busy."""
+    """When disk and network count as busy. Not built yet: it stays Unknown."""
     jupyter: JupyterSignal | None = None
     """Whether a kernel of Jupyter is at work. Left out, Jupyter is not asked."""
     terminal: TerminalSignal | None = None
-    """Whether a program runs in a terminal."""
+    """Whether a program runs in a terminal. Not built yet: it stays Unknown."""
     connections: ConnectionsSignal | None = None
-    """Whether an editor or a shell is connected."""
+    """Whether an editor or a shell is connected. Not built yet: it stays Unknown."""
     heartbeat: HeartbeatSignal | None = None
-    """Whether the user or a program has asked for the workspace to be kept."""
+    """Whether the user or a program has asked for the workspace to be kept. Not built yet: it stays Unknown."""
 
 
 class Snooze(Part):

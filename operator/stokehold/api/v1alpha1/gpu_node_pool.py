@@ -201,9 +201,11 @@ class GPUNodePoolSpec(Part):
     price: Price | None = None
     """What the pool costs, when there is a price. Set this or costModel."""
     cost_model: CostModel | None = None
-    """What the pool costs, from what the nodes cost to buy and to run. Set this or price."""
+    """What the pool costs, from what the nodes cost to buy and to run. Set this or price. Not built yet: use of
+    the pool costs nothing."""
     carbon_intensity: Annotated[Int, Field(ge=0, le=5_000)] | None = None
-    """The emissions of the electricity, in grams of CO2 for each kilowatt-hour, for example 380."""
+    """The emissions of the electricity, in grams of CO2 for each kilowatt-hour, for example 380. Not built yet: no
+    emissions are told."""
     limits: PoolLimits | None = None
     """The bounds of what the pool may grow to. Required with a provider."""
     keep_warm: Annotated[Int, Field(ge=0, le=10_000)] = 0
@@ -272,7 +274,7 @@ class GPUNodePoolStatus(Part):
     term: Int | None = None
     """In which term of the leadership this was written: the leaseTransitions of the operator's Lease."""
     phase: str = ""
-    """Whether the pool can be used: Ready, Empty, or Invalid with the reason in conditions."""
+    """Whether the pool can take work: Ready, or Empty while no node can."""
     conditions: Conditions = ()
     """The state in detail: Ready, Valid, and DevicesReady, whose message names the nodes that have lost GPUs."""
     nodes: NodeCounts | None = None

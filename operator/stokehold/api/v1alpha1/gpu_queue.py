@@ -109,10 +109,10 @@ class GPUQueueSpec(Part):
 
     parent: ObjectName | None = None
     """The GPUQueue above this one. Queues below one parent borrow from each other before they borrow elsewhere. Left
-    out, the queue is at the top."""
+    out, the queue is at the top. Not built yet: it changes nothing."""
     weight: Annotated[Int, Field(ge=1, le=10_000)] = 100
     """The share of idle GPUs that the queue gets when several want to borrow them: one of 200 gets twice that of
-    100."""
+    100. Not built yet: it changes nothing."""
     namespaces: NamespaceSelector | None = None
     """The namespaces whose work may use the queue. Left out, none may, as fits a queue that only groups others; an
     empty selector means all."""
@@ -124,11 +124,12 @@ class GPUQueueSpec(Part):
         ),
         unique_by("gpuType"),
     ] = ()
-    """How many GPUs of each type the queue has. GPUs of a type that is not listed can only be borrowed."""
+    """How many GPUs of each type the queue has. GPUs of a type that is not listed can only be borrowed. Not
+    built yet: its work may use all that is free."""
     preemption: Preemption = Preemption()
-    """Whose running work may be stopped for waiting work of this queue."""
+    """Whose running work may be stopped for waiting work of this queue. Not built yet: nothing is stopped."""
     budget: Budget | None = None
-    """How much money the queue may spend. Left out, there is no limit."""
+    """How much money the queue may spend. Left out, there is no limit. Not built yet: nothing is held back."""
     data_classes: DataClasses = ()
     """The data classes that jobs of this queue may have, for example [public, internal]. Left out, any."""
     default_max_runtime: Annotated[Duration, between("1s", "365d")] | None = None
@@ -193,23 +194,23 @@ class GPUQueueStatus(Part):
     term: Int | None = None
     """In which term of the leadership this was written: the leaseTransitions of the operator's Lease."""
     phase: str = ""
-    """Whether the queue admits work: Active, or Invalid with the reason in conditions."""
+    """Whether the queue admits work: Active."""
     conditions: Conditions = ()
-    """The state in detail: BudgetExceeded, and Valid, False while the spec asks for something that is not built yet."""
+    """The state in detail: Valid, False while the spec asks for something that is not built yet."""
     used: GpuAmounts = ()
-    """GPUs that work of this queue holds, by type."""
+    """GPUs that work of this queue holds, by type. Not told yet."""
     borrowed: GpuAmounts = ()
-    """GPUs out of used that belong to other queues, by type."""
+    """GPUs out of used that belong to other queues, by type. Not told yet."""
     used_gpus: Int | None = None
-    """GPUs that work of this queue holds, of all types."""
+    """GPUs that work of this queue holds, of all types. Not told yet."""
     borrowed_gpus: Int | None = None
-    """GPUs out of usedGpus that belong to other queues."""
+    """GPUs out of usedGpus that belong to other queues. Not told yet."""
     pending: PendingWork | None = None
-    """What waits in the queue."""
+    """What waits in the queue. Not told yet."""
     spend: Spend | None = None
-    """What was spent in the present period of the budget."""
+    """What was spent in the present period of the budget. Not told yet."""
     forecast: Forecast | None = None
-    """What will have been spent at the end of the period."""
+    """What will have been spent at the end of the period. Not told yet."""
 
 
 class GPUQueue(Kind):
@@ -235,13 +236,8 @@ class GPUQueue(Kind):
             Column("Phase", ".status.phase"),
             Column("Parent", ".spec.parent"),
             Column("Weight", ".spec.weight", "integer"),
-            Column("Used", ".status.usedGpus", "integer"),
-            Column("Borrowed", ".status.borrowedGpus", "integer"),
-            Column("Pending", ".status.pending.jobs", "integer"),
             Column("Age", ".metadata.creationTimestamp", "date"),
             Column("Budget", ".spec.budget.amount", wide=True),
-            Column("Spent", ".status.spend.amount", wide=True),
-            Column("Forecast", ".status.forecast.amount", wide=True),
             Column("Currency", ".spec.budget.currency", wide=True),
         ),
         selectable_fields=(".spec.parent", ".status.phase"),

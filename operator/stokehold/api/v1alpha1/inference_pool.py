@@ -75,7 +75,8 @@ class Metric(Part):
     type: Literal["Queue", "Concurrency", "RequestRate", "KVCache", "GPU", "Prometheus"]
     """What is measured: requests that wait in the engine (Queue), requests in work with those that must be started to
     work off the queue (Concurrency), requests a second (RequestRate), the share of the KV cache in use (KVCache, 0 to
-    1), the share of the GPUs that is busy (GPU, 0 to 1), or the result of query (Prometheus)."""
+    1), the share of the GPUs that is busy (GPU, 0 to 1; not built yet, it is never read), or the result of query
+    (Prometheus)."""
     target: PositiveAmount
     """How much of it one replica should have, as a decimal in a string, for example "8"."""
     query: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
@@ -106,7 +107,7 @@ class Scaling(Part):
     a target of 32: the engine's requests in work, and those that wait."""
     engine: Literal["vllm", "sglang", "triton", "custom"] = "vllm"
     """The inference engine, which decides the names of its metrics: vllm, sglang, triton or custom. With custom only
-    metrics of the types GPU and Prometheus can be measured."""
+    metrics of the type Prometheus can be measured."""
     drain_seconds: Annotated[Int, Field(ge=0, le=3600)] = 30
     """In how many seconds requests that wait should have been worked off, and how many a replica has to finish its
     own before it is stopped."""
@@ -150,8 +151,8 @@ class Rollout(Part):
     )
 
     strategy: Literal["Canary", "RollingUpdate"] = "RollingUpdate"
-    """Canary shifts the traffic in steps and goes back when the new version is worse; RollingUpdate replaces replica
-    by replica."""
+    """RollingUpdate replaces replica by replica. Canary shifts the traffic in steps and goes back when the new version
+    is worse; it is not built yet, and no version is rolled out."""
     steps: Annotated[
         tuple[Percent, ...],
         Field(max_length=10),
@@ -161,10 +162,11 @@ class Rollout(Part):
             holds=lambda steps: list(steps) == sorted(set(steps)),
         ),
     ] = ()
-    """The shares of the traffic that the canary gets one after the other, in percent. Left out, [10, 50]."""
+    """The shares of the traffic that the canary gets one after the other, in percent. Left out, [10, 50]. Not
+    built yet."""
     analysis: Analysis | None = None
     """When the canary is good enough for the next step. Left out, each step is only waited for until its replicas are
-    ready."""
+    ready. Not built yet."""
     max_surge: Count = 0
     """How many replicas there may be beyond the wanted ones during a rollout. With 0 no spare GPU is needed."""
 
@@ -208,7 +210,7 @@ class InferencePoolSpec(Part):
     )
 
     priority_class_name: ObjectName | None = None
-    """The PriorityClass of the replicas: for whom they may take GPUs away from others. Left out, it is the cluster's
+    """The PriorityClass of the replicas: who goes first. Left out, it is serve where that exists, else the cluster's
     default."""
     image: Image
     """The container image with the inference server, for example registry.example/vllm:1."""
@@ -239,7 +241,7 @@ class InferencePoolSpec(Part):
     rollout: Rollout | None = None
     """How a new version takes over. Left out, replica by replica without a spare GPU."""
     fallback: Fallback | None = None
-    """Where requests go that this pool cannot take. Left out, they wait."""
+    """Where requests go that this pool cannot take. Not built yet: they wait."""
     disruption: Disruption | None = None
     """How many replicas are left alone by voluntary disruptions. Left out, all but one."""
     pod_template: PodTemplate | None = None
@@ -295,7 +297,7 @@ class InferencePoolStatus(Part):
     phase: str = ""
     """Where the pool stands: Pending, Ready, Scaling, Degraded, RollingOut or Zero."""
     conditions: Conditions = ()
-    """The state in detail: Ready, MetricsFresh, CapacityAvailable, ScalingActive, Valid and RolledBack."""
+    """The state in detail: Ready, MetricsFresh, CapacityAvailable, ScalingActive and Valid."""
     replicas: Int | None = None
     """How many replicas exist. The scale subresource shows it."""
     ready_replicas: Int | None = None
@@ -305,13 +307,13 @@ class InferencePoolStatus(Part):
     selector: str = ""
     """The label selector of the replicas' pods, as text. The scale subresource shows it."""
     gpu_type: str = ""
-    """The type of GPU that the replicas have."""
+    """The type of GPU that the replicas have. Not told yet."""
     scale_down: ScaleDown | None = None
     """What is about to be given back. Left out while all replicas are needed or the load is not known."""
     decisions: tuple[Decision, ...] = ()
     """The last numbers of replicas that were chosen, the latest last."""
     rollout: RolloutStatus | None = None
-    """How far a new version has come."""
+    """How far a new version has come. Not told yet."""
     queue: QueueStatus | None = None
     """Why replicas wait, since some do, and for what."""
 

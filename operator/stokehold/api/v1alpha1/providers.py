@@ -120,11 +120,11 @@ class Provider(Part):
     )
 
     karpenter: KarpenterProvider | None = None
-    """Nodes from Karpenter."""
+    """Nodes from Karpenter. Not built yet: nothing is bought."""
     cluster_api: Annotated[ClusterApiProvider | None, Field(alias="clusterAPI")] = None
-    """Nodes from Cluster API."""
+    """Nodes from Cluster API. Not built yet: nothing is bought."""
     aws: AwsProvider | None = None
-    """Nodes from an auto scaling group of AWS."""
+    """Nodes from an auto scaling group of AWS. Not built yet: nothing is bought."""
     webhook: WebhookProvider | None = None
     """Nodes from a service of your own."""
     simulated: SimulatedProvider | None = None

@@ -23,11 +23,11 @@ class QueueDetails(Part):
     available: Int | None = None
     """How much there is at present."""
     limit: Int | None = None
-    """The limit that stands in the way, if one does."""
+    """The limit that stands in the way, if one does. Not told yet."""
     unit: str = ""
     """What is counted, for example GPUs or nodes."""
     pools: tuple[RejectedPool, ...] = ()
-    """The pools that were considered, each with the reason against it."""
+    """The pools that were considered, each with the reason against it. Not told yet."""
 
 
 class QueueStatus(Part):
@@ -36,7 +36,7 @@ class QueueStatus(Part):
     position: Int | None = None
     """The place in the queue. The first is 1."""
     estimated_start_time: Timestamp | None = None
-    """When it will start if all goes as expected."""
+    """When it will start if all goes as expected. Not told yet."""
     reason: str = ""
     """The one thing that is in the way most, as a CamelCase word that scripts may rely on."""
     message: str = ""

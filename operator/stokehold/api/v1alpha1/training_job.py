@@ -60,8 +60,7 @@ class Topology(Part):
 class Checkpoint(Part):
     """Where the program saves its state, and how it is asked to.
 
-    A job that checkpoints loses little when it is preempted or moved, so it is chosen first and may use spot capacity
-    well.
+    A job that checkpoints loses little when its nodes are taken away.
     """
 
     claim_name: ObjectName | None = None
@@ -70,7 +69,8 @@ class Checkpoint(Part):
     path: AbsolutePath = "/checkpoints"
     """The folder for checkpoints. The program finds it in the environment variable CHECKPOINT_DIR."""
     signal: Signal = "SIGTERM"
-    """The signal that asks the program to save and exit before its pods are taken away."""
+    """The signal that asks the program to save and exit before its pods are taken away. Not built yet: it gets SIGTERM,
+    or what its image names."""
     grace_period: Annotated[Duration, between("1s", "1h")] = Duration.parse("5m")
     """How long the program has after the signal before it is killed, for example 5m."""
 
@@ -79,8 +79,8 @@ class FailurePolicy(Part):
     """What happens when a pod fails."""
 
     max_restarts: Annotated[Int, Field(ge=0, le=100)] = 3
-    """How often the whole gang is started again after the program has failed. Preemptions and failures of nodes do
-    not count."""
+    """How often the whole gang is started again after the program has failed. What the cluster does to it, such as the
+    loss of a node, does not count."""
 
 
 class TrainingJobSpec(Part):
@@ -102,10 +102,10 @@ class TrainingJobSpec(Part):
     )
 
     queue_name: ObjectName | None = None
-    """The GPUQueue whose quota and budget the job uses. Left out, it is the queue of the namespace."""
+    """The GPUQueue that the job waits in. Left out, it is the queue of the namespace."""
     priority_class_name: ObjectName | None = None
-    """The PriorityClass of the job: who goes first within a queue, and who may be preempted for whom. Left out, it is
-    the cluster's default."""
+    """The PriorityClass of the job: who goes first. Left out, it is train-normal where that exists, else the cluster's
+    default."""
     image: Image
     """The container image with the program, for example registry.example/llama:1."""
     command: Arguments = ()
@@ -126,8 +126,8 @@ class TrainingJobSpec(Part):
     num_nodes: Annotated[Int, Field(ge=1, le=4096), REFUSE_NULL] = 1
     """How many pods the gang has, each on its own share of a node. All of them start together or none does."""
     min_nodes: Annotated[Int, Field(ge=1, le=4096)] | None = None
-    """The smallest gang that is of use, for an elastic program: the job may start with fewer than numNodes and go on
-    when some are taken away. Left out, it is numNodes."""
+    """The smallest gang that is of use, for an elastic program: the job may start with fewer than numNodes. To go on
+    when some are taken away is not built yet: it starts again. Left out, it is numNodes."""
     gpus_per_node: Annotated[Int, Field(ge=0, le=64), REFUSE_NULL] = 1
     """How many GPUs each pod has. With 0 the pods run on CPUs and see no GPU."""
     gpu_types: GpuTypes = ()
@@ -138,10 +138,11 @@ class TrainingJobSpec(Part):
     as rack or zone; the platform team names the levels in topologyLevels of the GPUNodePools. Left out, it does not
     matter."""
     checkpoint: Checkpoint | None = None
-    """Where the program saves its state. Left out, preempted work is lost and starts anew."""
+    """Where the program saves its state. Left out, a job that is taken off its nodes starts anew."""
     expected_runtime: Runtime | None = None
     """How long the job will take by the user's own estimate, for example 6h. Shorter jobs can fill gaps that longer
-    ones must leave, so an honest estimate starts sooner. Nothing is stopped for exceeding it."""
+    ones must leave, so an honest estimate starts sooner. Nothing is stopped for exceeding it. Not built yet: it changes
+    nothing."""
     max_runtime: Runtime | None = None
     """After how much running time, over all attempts, the job is stopped and fails, for example 24h. Left out, it is
     the queue's defaultMaxRuntime."""
@@ -155,7 +156,8 @@ class TrainingJobSpec(Part):
     failure_policy: FailurePolicy = FailurePolicy()
     """What happens when a pod fails."""
     suspend: Bool = False
-    """Whether the job is held back. Setting it on a running job checkpoints it and gives its GPUs back."""
+    """Whether the job is held back. Set on a running job, its pods end within their grace
+    period and its GPUs are given back."""
     pod_template: PodTemplate | None = None
     """Whatever else the pods need, as a partial PodTemplateSpec that is merged into the operator's own by strategic
     merge; the container is called main. Nodes, schedulers, priorities, GPUs and the host cannot be reached from
@@ -179,7 +181,7 @@ class CheckpointStatus(Part):
     """What is known of the saved state."""
 
     last_time: Timestamp | None = None
-    """When the last checkpoint was seen. A preemption costs the work since then."""
+    """When the last checkpoint was seen. Not told yet."""
 
 
 class Usage(Part):
@@ -190,15 +192,15 @@ class Usage(Part):
     gpu_seconds: Int | None = None
     """GPU-seconds during which GPUs were held for the job."""
     lost_gpu_seconds: Int | None = None
-    """GPU-seconds of work that had to be done again, because it came after the last checkpoint."""
+    """GPU-seconds of attempts that did not succeed, whatever a checkpoint has saved of them."""
     cost: Amount | None = None
     """The cost of the GPU-seconds, in currency."""
     currency: str | None = None
     """The currency of the cost, for example EUR."""
     energy_wh: Int | None = None
-    """The energy that the GPUs have used, in watt-hours, as their own counters tell."""
+    """The energy that the GPUs have used, in watt-hours, as their own counters tell. Not told yet."""
     co2_grams: Annotated[Int | None, Field(alias="co2Grams")] = None
-    """The emissions of that energy, in grams of CO2, by the carbon intensity of the pool."""
+    """The emissions of that energy, in grams of CO2, by the carbon intensity of the pool. Not told yet."""
 
 
 class Failure(Part):
@@ -224,7 +226,7 @@ class Eviction(Part):
     time: Timestamp | None = None
     """When it happened."""
     reason: str = ""
-    """Why, as one CamelCase word, for example Preempted."""
+    """Why, as one CamelCase word, for example NodeFailures."""
     node: str = ""
     """The node that caused it, if one did."""
 
@@ -239,8 +241,8 @@ class TrainingJobStatus(Part):
     phase: str = ""
     """Where the job stands: Pending, Suspended, Starting, Running, Restarting, Succeeded or Failed."""
     conditions: Conditions = ()
-    """The state in detail: QuotaReserved, Admitted, PodsReady, Evicted, Preempted, Requeued, Idle,
-    CapacityProvisioned and Finished; Valid is False where the spec asks for something that is not built yet."""
+    """The state in detail: QuotaReserved, Admitted, PodsReady, Evicted, Requeued, CapacityProvisioned and Finished;
+    Valid is False where the spec asks for something that is not built yet."""
     placement: Placement | None = None
     """Where the job runs, or ran last."""
     attempt: Int | None = None
@@ -287,7 +289,6 @@ class TrainingJob(Kind):
             Column("Pool", ".status.placement.pool", wide=True),
             Column("Attempt", ".status.attempt", "integer", wide=True),
             Column("Restarts", ".status.restarts", "integer", wide=True),
-            Column("Starts", ".status.queue.estimatedStartTime", wide=True),
             Column("Cost", ".status.usage.cost", wide=True),
             Column("Message", ".status.queue.message", wide=True),
         ),
