@@ -62,7 +62,7 @@ Each option can be set by a variable of the environment, `STOKEHOLD_COMMAND_OPTI
 def cli_reference() -> Iterator[str]:
     """The lines of the page."""
     yield from INTRODUCTION.splitlines()
-    context = click.Context(main, info_name="stokehold")
+    context = click.Context(main, info_name="stokehold", **main.context_settings)
     for heading, names in (("For people", FOR_PEOPLE), ("Programs", PROGRAMS)):
         yield from ("", f"## {heading}")
         for name in names:

@@ -104,14 +104,16 @@ def _env(name: str) -> str:
 
 
 @click.group("agent", invoke_without_command=True)
-@click.option("--node-name", envvar="NODE_NAME", help="The node, whose GPUNode is written.")
-@click.option("--interval", type=Seconds(), default="15s", envvar=_env("INTERVAL"))
+@click.option("--node-name", envvar="NODE_NAME", help="The node whose GPUNode is written.")
+@click.option(
+    "--interval", type=Seconds(), default="15s", envvar=_env("INTERVAL"), help="How often the GPUs are looked at."
+)
 @click.option(
     "--window",
     type=Seconds(),
     default="5m",
     envvar=_env("WINDOW"),
-    help="A GPU is Quiet when every look of this time was quiet.",
+    help="A GPU is Quiet when every look for this long was quiet.",
 )
 @click.option(
     "--heartbeat",
@@ -132,7 +134,7 @@ def _env(name: str) -> str:
     type=click.FloatRange(0, 100),
     default=3.0,
     envvar=_env("UTILIZATION_PERCENT"),
-    help="Above it a GPU is Active.",
+    help="A GPU that is used more than this is Active.",
 )
 @click.option(
     "--pod-resources-dir",
@@ -146,6 +148,7 @@ def _env(name: str) -> str:
     type=Seconds(),
     default="5s",
     envvar=_env("POD_RESOURCES_TIMEOUT"),
+    help="Owners are unknown while the kubelet takes longer than this to name them.",
 )
 @click.option(
     "--proc-dir",
@@ -161,7 +164,12 @@ def _env(name: str) -> str:
     envvar=_env("POD_LOGS_DIR"),
     help="The kubelet's log directory; its names tell which pod has which UID.",
 )
-@click.option("--metrics-address", default="127.0.0.1:9400", envvar=_env("METRICS_ADDRESS"))
+@click.option(
+    "--metrics-address",
+    default="127.0.0.1:9400",
+    envvar=_env("METRICS_ADDRESS"),
+    help="Where /metrics and /healthz listen.",
+)
 @click.option(
     "--kubeconfig",
     type=click.Path(path_type=Path),

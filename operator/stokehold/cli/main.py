@@ -40,7 +40,10 @@ class LazyGroup(click.Group):
         return command
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STOKEHOLD"})
+CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STOKEHOLD", "show_default": True}
+
+
+@click.group(cls=LazyGroup, context_settings=CONTEXT)
 @click.version_option(package_name="stokehold")
 def main() -> None:
     """Keeps GPUs busy with work that matters, and lets the rest go cold."""
@@ -48,44 +51,52 @@ def main() -> None:
 
 @main.command()
 @KUBECONFIG
-@click.option("--namespace", default="stokehold-system", show_default=True, help="Where the Lease lies.")
+@click.option("--namespace", default="stokehold-system", help="Where the Lease lies, and Secrets that pools name.")
 @click.option(
     "--identity",
     default=lambda: f"{socket.gethostname()}-{os.getpid()}",
+    show_default="HOST-PID",
     help="This process's name; two of one name take the lead from each other.",
 )
-@click.option("--kube-api-qps", "api_qps", default=200.0, show_default=True, help="Requests a second, at most.")
-@click.option("--kube-api-burst", "api_burst", default=400, show_default=True, help="Requests that may go at once.")
-@click.option("--bind-timeout", default="60s", show_default=True, help="Then a gang that is not bound is taken back.")
-@click.option("--settle-time", default="30s", show_default=True, help="GPUs that came back are used after this.")
-@click.option("--refusals-remembered", default="5m", show_default=True, help="How long a node that refused is avoided.")
-@click.option("--burst-gpus", default=8, show_default=True, help="Nodes are bought once so many GPUs are waited for.")
-@click.option("--burst-age", default="30s", show_default=True, help="... or once a gang has waited for so long.")
-@click.option("--node-ready-within", default="20m", show_default=True, help="Then a bought node is given back.")
-@click.option("--node-gpus-within", default="3m", show_default=True, help="Then a Ready node without GPUs is too.")
-@click.option("--orphan-after", default="30s", show_default=True, help="A machine without a claim is given back then.")
-@click.option("--capacity-backoff", default="3m", show_default=True, help="Pause after a lack of capacity; it doubles.")
+@click.option("--kube-api-qps", "api_qps", default=200.0, help="The most requests a second to the API server.")
+@click.option("--kube-api-burst", "api_burst", default=400, help="The most requests to it at once.")
+@click.option("--bind-timeout", default="60s", help="A gang that is not bound after this is taken back.")
+@click.option("--settle-time", default="30s", help="GPUs that came back are used once they have stayed for this long.")
+@click.option("--refusals-remembered", default="5m", help="How long a node that has refused workers is avoided.")
+@click.option("--burst-gpus", default=8, help="Nodes are bought once gangs wait for so many GPUs together ...")
+@click.option("--burst-age", default="30s", help="... or once one gang has waited for so long.")
+@click.option("--node-ready-within", default="20m", help="A bought node that is not ready after this is given back.")
+@click.option("--node-gpus-within", default="3m", help="So is one that has been Ready for this long without its GPUs.")
+@click.option("--orphan-after", default="30s", help="A machine that no claim stands for is given back after this.")
 @click.option(
-    "--scrape-interval", default="15s", show_default=True, help="How often replicas are asked how busy they are."
+    "--capacity-backoff", default="3m", help="How long a zone without capacity is not asked again; doubles, up to 1h."
 )
-@click.option("--prometheus-url", default="", help="Where queries of InferencePools go, for example http://prometheus.")
+@click.option("--scrape-interval", default="15s", help="How often replicas are asked how busy they are.")
+@click.option(
+    "--prometheus-url",
+    default="",
+    show_default=False,
+    help="Where queries of InferencePools go, for example http://prom:9090.",
+)
 @click.option("--scrape-via", default="", hidden=True, help="For clusters without a pod network: {namespace}, {pod}.")
-@click.option("--agent-silent-after", default="11m", show_default=True, help="Then a GPUNode says nothing any more.")
+@click.option("--agent-silent-after", default="11m", help="What a GPUNode without a newer heartbeat says is unknown.")
 @click.option("--notebook-url", help="Where workspaces' Jupyter servers are: {service}, {namespace}, {port}.")
-@click.option("--notebook-interval", default="30s", show_default=True, help="How often Jupyter servers are asked.")
-@click.option("--metrics-address", default="127.0.0.1", show_default=True, help="Where /metrics and probes listen.")
-@click.option("--metrics-port", default=8080, show_default=True, help="0 lets the system choose.")
+@click.option("--notebook-interval", default="30s", help="How often Jupyter servers are asked.")
+@click.option("--metrics-address", default="127.0.0.1", help="Where /metrics and probes listen.")
+@click.option("--metrics-port", default=8080, help="Their port; 0 lets the system choose.")
 @click.option("--port-file", type=click.Path(), help="Write the port of /metrics here once it listens.")
 @click.option("--webhook-port", type=int, help="Serve admission here; needs the two files.")
-@click.option("--webhook-address", default="0.0.0.0", show_default=True, help="Where admission listens.")  # noqa: S104
+@click.option("--webhook-address", default="0.0.0.0", help="Where admission listens.")  # noqa: S104 - its caller is remote
 @click.option("--webhook-cert", type=click.Path(), help="Its certificate (PEM); read again when it changes.")
 @click.option("--webhook-key", type=click.Path(), help="The certificate's key (PEM).")
-@click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
+@click.option(
+    "--log-format", type=click.Choice(["json", "text"]), default="json", help="One JSON object a line, or plain text."
+)
 @click.option(
     "--log-level",
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
     default="INFO",
-    show_default=True,
+    help="What is less severe is not written.",
 )
 def run(log_format: str, log_level: str, **options: Any) -> None:
     """Run the operator. Several may run; one acts, the others stand by."""

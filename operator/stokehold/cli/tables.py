@@ -21,7 +21,6 @@ OUTPUT = click.option(
     "--output",
     type=click.Choice(["table", "json"]),
     default="table",
-    show_default=True,
     help="A table for people, or JSON for scripts.",
 )
 UNLIMITED = 10_000

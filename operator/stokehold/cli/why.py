@@ -51,7 +51,6 @@ class Answer:
     "--output",
     type=click.Choice(["text", "json"]),
     default="text",
-    show_default=True,
     help="Sentences for people, or JSON for scripts.",
 )
 def explain(access: Access, what: str, output: str) -> None:
