@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from stokehold.model.pauses import doubled
+
 
 @dataclass(frozen=True, slots=True)
 class CullingSettings:
@@ -38,4 +40,4 @@ class CullingSettings:
 
     def pause_after(self, failed_starts: int) -> timedelta:
         """How long a workspace waits whose pod did not come up so often in a row."""
-        return min(self.first_pause * (1 << min(failed_starts - 1, 16)), self.longest_pause)
+        return doubled(self.first_pause, failed_starts - 1, self.longest_pause)

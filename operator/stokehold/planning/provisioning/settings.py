@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec
+from stokehold.model.pauses import doubled
 from stokehold.model.reasons import ClaimFailure
 
 
@@ -54,4 +55,4 @@ class ProvisioningSettings:
         }
         first = delays.get(reason, self.longest_backoff)
         longest = max(self.longest_backoff, first)
-        return longest if failures > 16 else min(first * (1 << (failures - 1)), longest)
+        return doubled(first, failures - 1, longest)

@@ -6,10 +6,11 @@ as much as the old one.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from stokehold.api.v1alpha1.gpu_node import Gpu, MigDevice
 from stokehold.api.v1alpha1.training_job import Eviction as EvictionRecord
+from stokehold.model.pauses import doubled
 from stokehold.model.reasons import Eviction
 from stokehold.model.snapshot import Job, ServingPool, Sighting, Snapshot
 from stokehold.planning.scheduling.attempts import Attempt
@@ -20,9 +21,9 @@ from stokehold.planning.scheduling.settings import SchedulingSettings
 def requeue_time(job: Job, attempt: Attempt, end: End, now: datetime, settings: SchedulingSettings) -> datetime:
     """When the next attempt may start: later after each failure, soon after a fault of the cluster."""
     if end.reason == Eviction.WORKER_FAILED:
-        return now + _doubled(settings.restart_backoff, attempt.restarts, settings)
+        return now + doubled(settings.restart_backoff, attempt.restarts, settings.longest_backoff)
     recent = [e for e in _recent(job, now, settings) if e.reason != Eviction.SUSPENDED]
-    return now + _doubled(settings.requeue_backoff, len(recent), settings)
+    return now + doubled(settings.requeue_backoff, len(recent), settings.longest_backoff)
 
 
 def unbound_on(job: Job, now: datetime, settings: SchedulingSettings) -> frozenset[str]:
@@ -70,7 +71,3 @@ def _recent(job: Job, now: datetime, settings: SchedulingSettings) -> list[Evict
 
 def _refusing(refusals: Mapping[str, int], settings: SchedulingSettings) -> frozenset[str]:
     return frozenset(node for node, count in refusals.items() if count >= settings.refusals_to_avoid)
-
-
-def _doubled(first: timedelta, times: int, settings: SchedulingSettings) -> timedelta:
-    return min(first * (1 << min(times, 16)), settings.longest_backoff)

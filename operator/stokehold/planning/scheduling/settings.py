@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from stokehold.model.pauses import doubled
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulingSettings:
@@ -39,7 +41,7 @@ class SchedulingSettings:
 
     def refusal_pause(self, times: int) -> timedelta:
         """How long to wait after the API server has refused something so often in a row."""
-        return min(self.requeue_backoff * (1 << min(max(times, 1) - 1, 16)), self.longest_refusal_pause)
+        return doubled(self.requeue_backoff, times - 1, self.longest_refusal_pause)
 
     def refresh_interval(self, waiting: int) -> timedelta:
         """`refresh_every`, stretched so that a long queue costs at most ten such writes a second."""
