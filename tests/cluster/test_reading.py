@@ -7,7 +7,7 @@ import pytest
 
 from stokehold.cluster import wire
 from stokehold.cluster.own_kinds import read_job, read_workspace
-from stokehold.cluster.reading import child_reader, read_pod_set
+from stokehold.cluster.reading import child_reader, read_pod, read_pod_set
 from stokehold.model import names
 from stokehold.model.snapshot import Job
 
@@ -78,3 +78,23 @@ def test_a_time_that_cannot_be_is_none_whoever_wrote_it(time: str):
     assert (job.proof.outcome, job.proof.reason) == ("Failed", "Unreadable")
     assert pods is not None
     assert pods.undone_at == ()
+
+
+@pytest.mark.parametrize(
+    ("asked_at", "grace", "reason"),
+    [
+        (None, 0, "Error"),
+        ("2026-01-01T12:00:30Z", 30, "Deleted"),  # its kubelet has only just seen it end
+        ("2026-01-01T12:00:00Z", 0, "Deleted"),  # and has taken the grace period off
+        ("2026-01-01T12:00:09Z", 0, "Error"),  # somebody cleared it away afterwards
+    ],
+)
+def test_a_pod_that_fails_because_it_was_deleted_is_told_from_one_that_failed_before(
+    asked_at: str | None, grace: int, reason: str
+):
+    asked = {"deletionTimestamp": asked_at, "deletionGracePeriodSeconds": grace} if asked_at else {}
+    end = {"exitCode": 143, "reason": "Error", "finishedAt": "2026-01-01T12:00:01Z"}
+    status = {"phase": "Failed", "containerStatuses": [{"name": "main", "state": {"terminated": end}}]}
+    pod = {"metadata": {"name": "x", **asked}, "spec": {"containers": []}, "status": status}
+
+    assert read_pod(msgspec.convert(pod, wire.Pod)).reason == reason

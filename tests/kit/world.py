@@ -19,7 +19,7 @@ from stokehold.model import names
 from stokehold.model.accounting import Resources, total
 from stokehold.model.actions import Action, AdmitJob, DeleteOrphan, DeletePod, FinishJob, ReleasePod, WriteStatus
 from stokehold.model.demand import demand_of, shape_of
-from stokehold.model.pods import Pod, Worker
+from stokehold.model.pods import DELETED, Pod, Worker
 from stokehold.model.snapshot import Claim, Job, Namespace, Node, NodePool, Queue, Snapshot
 
 GRACE = timedelta(seconds=30)
@@ -142,7 +142,7 @@ class World:
         """Kubelets end what was asked to go; what is on no node or was never bound needs none."""
         for pod in list(self.pods.values()):
             if pod.terminating_since is not None and not pod.is_over:
-                self.end_pod(pod, "Failed", 143)
+                self.end_pod(pod, "Failed", 143, DELETED)
 
     def bound(self, node: str) -> Resources:
         """What the live pods that are bound to a node request."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from builders import A100, GPU, NOW, a_job, a_node, a_pool, a_snapshot
 from kit.workspaces import a_sighting
 from stokehold.model.actions import AdmitJob, FinishJob, WriteStatus
-from stokehold.model.pods import Pod, Worker
+from stokehold.model.pods import DELETED, Pod, Worker
 from stokehold.model.snapshot import Job, PriorityClass, Snapshot
 from stokehold.model.taints import Taint
 from stokehold.planning.scheduling.plan import plan_scheduling
@@ -66,6 +66,17 @@ def test_required_topology_keeps_a_gang_in_one_rack():
 
     chosen = {node.labels[rack] for node in nodes if node.name in actions[0].placement.nodes}
     assert len(chosen) == 1
+
+
+def test_a_worker_that_was_deleted_and_has_ended_since_costs_no_restart():
+    job = a_job(failurePolicy={"maxRestarts": 0}, status={"phase": "Running", "attempt": 1})
+    ended = a_worker(job, 0, "Failed", terminating_since=NOW, finished_at=NOW, exit_code=143)
+
+    (deleted, *_) = plan(a_snapshot([a_node("n1")], [replace(job, pods=(replace(ended, reason=DELETED),))]))
+    (failed, *_) = plan(a_snapshot([a_node("n1")], [replace(job, pods=(ended,))]))
+
+    assert deleted.status["lastFailure"]["reason"] == "PodLost"
+    assert failed.proof.outcome == "Failed"
 
 
 def test_higher_priority_goes_first_and_of_equals_the_older():

@@ -39,7 +39,7 @@ from stokehold.cluster.resources import DEV_WORKSPACES, FIELD_MANAGER, INFERENCE
 from stokehold.model import accounting, names
 from stokehold.model.accounting import Resources
 from stokehold.model.demand import Terms, terms_of
-from stokehold.model.pods import Member, Pod, PodSet, Worker
+from stokehold.model.pods import DELETED, Member, Pod, PodSet, Worker
 from stokehold.model.snapshot import Autoscaler, Holidays, Namespace, Node, PriorityClass, VolumeClaim
 from stokehold.model.taints import Taint
 
@@ -100,7 +100,7 @@ def read_pod(raw: wire.Pod) -> Pod:
         finished_at=ended.finished_at if ended else None,
         ready=_holds(conditions.get("Ready")),
         exit_code=ended.exit_code if ended else None,
-        reason=status.reason or (ended.reason if ended and status.phase == "Failed" else ""),
+        reason=status.reason or _why_it_failed(raw, ended),
         message=status.message,
         unschedulable=scheduled.message if scheduled and not _holds(scheduled) else "",
         trouble=_trouble(status),
@@ -310,6 +310,21 @@ def _end_of_main(status: wire.PodStatus) -> wire.Terminated | None:
     ends = {s.name: s.state.terminated for s in status.container_statuses if s.state and s.state.terminated}
     failed = next((end for end in ends.values() if end.exit_code), None)
     return failed or ends.get(MAIN_CONTAINER) or next(iter(ends.values()), None)
+
+
+def _why_it_failed(raw: wire.Pod, ended: wire.Terminated | None) -> str:
+    """The container's reason; DELETED if the pod was asked to go before it ended.
+
+    A pod that has ended already is deleted without a grace period; of one that ran until then the kubelet takes the
+    grace period off once it has ended, and so sets the time back to that at which it was asked to go.
+    """
+    if ended is None or raw.status.phase != "Failed":
+        return ""
+    asked_at, grace = raw.metadata.deletion_timestamp, raw.metadata.deletion_grace_period_seconds
+    if asked_at is None:
+        return ended.reason
+    is_answer = grace > 0 or (ended.finished_at is not None and ended.finished_at >= asked_at)
+    return DELETED if is_answer else ended.reason
 
 
 def _trouble(status: wire.PodStatus) -> str:

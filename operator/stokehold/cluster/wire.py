@@ -35,6 +35,7 @@ class Metadata(msgspec.Struct, rename="camel"):
     owner_references: list[OwnerReference] = []
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
+    deletion_grace_period_seconds: int = 0
 
 
 class Resources(msgspec.Struct):

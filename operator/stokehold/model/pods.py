@@ -5,6 +5,9 @@ from datetime import datetime
 
 from stokehold.model.accounting import Resources
 
+DELETED = "Deleted"
+"""The reason of a pod that failed because somebody had asked it to go: its exit code is the answer to a signal."""
+
 
 @dataclass(frozen=True, slots=True)
 class Worker:

@@ -10,7 +10,7 @@ the gang is not whole -> taken back and planned anew
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stokehold.model.pods import Pod
+from stokehold.model.pods import DELETED, Pod
 from stokehold.model.reasons import Eviction, Finish
 from stokehold.model.snapshot import Job, Snapshot
 from stokehold.planning.placement.additions import outgrew, told
@@ -102,7 +102,7 @@ def _failed_beside_a_dead_node(case: Case, failed: Pod) -> End | None:
 def pod_was_lost(case: Case) -> End | None:
     """Somebody deleted a worker, or it vanished after the gang had started."""
     for pod in case.attempt.pods:
-        if pod.terminating_since is not None and not pod.is_over:
+        if pod.terminating_since is not None and (not pod.is_over or pod.reason == DELETED):
             return _fault(Eviction.POD_LOST, pod, f"pod {pod.name} was deleted while it was needed")
     lost = case.attempt.missing if _had_started(case.job) else ()
     if lost or (_had_started(case.job) and not case.attempt.pods):
