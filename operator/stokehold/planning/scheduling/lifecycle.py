@@ -7,7 +7,7 @@ limits and wishes     -> maxRuntime ends it, suspend takes it back
 the gang is not whole -> taken back and planned anew
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from stokehold.model.pods import DELETED, Pod
@@ -15,7 +15,7 @@ from stokehold.model.reasons import Eviction, Finish
 from stokehold.model.snapshot import Job, Snapshot
 from stokehold.planning.placement.additions import outgrew, told
 from stokehold.planning.placement.unbound import why_unbound
-from stokehold.planning.scheduling.attempts import Attempt
+from stokehold.planning.scheduling.attempts import Attempt, current_attempt, is_over
 from stokehold.planning.scheduling.queueing import Queues
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
@@ -227,6 +227,29 @@ def end_of_attempt(case: Case) -> End | None:
     if not case.attempt.pods and not _had_started(case.job):
         return None
     return next((end for check in CHECKS if (end := check(case)) is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One job that can still go on, with its attempt and how that has ended, if it has."""
+
+    job: Job
+    attempt: Attempt
+    end: End | None
+
+
+def standings_of(queues: Queues, settings: SchedulingSettings) -> Iterator[Standing]:
+    """All jobs that can still go on."""
+    snapshot = queues.snapshot
+    corpses: dict[tuple[str, str], list[Pod]] = {}
+    for pod in snapshot.orphans:
+        if pod.worker:
+            corpses.setdefault((pod.namespace, pod.worker.job), []).append(pod)
+    for job in snapshot.jobs.values():
+        if is_over(job) or snapshot.is_going(job):
+            continue
+        attempt = current_attempt(job, corpses.get(job.key, ()))
+        yield Standing(job, attempt, end_of_attempt(Case(job, attempt, snapshot, queues, settings)))
 
 
 def _had_started(job: Job) -> bool:
