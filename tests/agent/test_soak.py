@@ -16,7 +16,7 @@ from kit.nvml import driver
 from kit.nvml.driver import uuid_of
 from kit.pod_resources import with_gpus
 
-CYCLES = int(os.environ.get("STOKEHOLD_SOAK_CYCLES", "3000"))
+CYCLES = int(os.environ.get("STOKEHOLD_SOAK_CYCLES", "2000"))
 CYCLES_PER_ROUND = 40
 PROCESSES_PER_GPU = 4
 KINDS_OF_TROUBLE = 8

@@ -1,4 +1,4 @@
-"""Field case F22: answers that come late, never, or from the wrong place. Never a fifth machine for a gang of four."""
+"""Answers that come late, never, or from the wrong place. Never a fifth machine for a gang of four."""
 
 import json
 import threading
@@ -28,7 +28,7 @@ IMPATIENT = ("--node-ready-within", "15s", "--orphan-after", "5s", "--capacity-b
 
 @pytest.fixture
 def team(cluster: LocalCluster) -> Iterator[Team]:
-    made = Team.create(cluster, f"f22-{time.monotonic_ns() % 10**6}")
+    made = Team.create(cluster, f"paid-{time.monotonic_ns() % 10**6}")
     yield made
     made.delete()
 
@@ -172,7 +172,7 @@ def test_conflict_about_a_machine_that_exists_adopts_it_or_gives_it_back(
 def test_machines_that_expired_while_no_operator_was_there_are_neither_missed_nor_replaced(
     team: Team, pool: Cloud, machines: MachineCloud, start_operator: Start
 ):
-    """Field case F15: the expiry that the provider was told of ends the bill when nobody else is there to do it."""
+    """The expiry that the provider was told of ends the bill when nobody else is there to do it."""
     operator = start_operator("operator", *IMPATIENT)
     team.submit("gang", **GANG)
     team.wait_phase("gang", "Running", within=40)
@@ -282,7 +282,7 @@ def test_what_a_leader_asked_and_wrote_arrives_late_buys_nothing_more_and_stops_
     start_operator: Start,
     start_behind_proxy: StartBehindProxy,
 ):
-    """Field case F20: the second leader decides otherwise, and then the calls of the first arrive."""
+    """The second leader decides otherwise, and then the calls of the first arrive."""
     patient = (*IMPATIENT, "--node-ready-within", "90s")
     old, proxy = start_behind_proxy("old-money", *patient)
     wait_until(lambda: leads(old), 30)

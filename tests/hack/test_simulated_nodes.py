@@ -46,26 +46,20 @@ def test_nodes_are_as_described(simulated: LocalCluster) -> None:
     assert taints(simulated, "h100-1") == set()
 
 
-def test_unready_node_stays_unready_until_it_is_healed(simulated: LocalCluster) -> None:
+def test_unready_node_and_lost_gpu_stay_so_until_they_are_healed(simulated: LocalCluster) -> None:
+    simulated.set_allocatable("h100-0", {"nvidia.com/gpu": 7})
     simulated.set_ready("h100-0", False)
 
     wait(lambda: "node.kubernetes.io/not-ready" in taints(simulated, "h100-0"))
     time.sleep(LONGER_THAN_A_LEASE_SECONDS)
+
     assert ready(simulated, "h100-0") == "False"
-
-    simulated.set_ready("h100-0", True)
-    wait(lambda: not taints(simulated, "h100-0"))
-
-
-def test_lost_gpu_stays_lost(simulated: LocalCluster) -> None:
-    simulated.set_allocatable("h100-0", {"nvidia.com/gpu": 7})
-
-    time.sleep(LONGER_THAN_A_LEASE_SECONDS)
-
     status = node(simulated, "h100-0")["status"]
     assert (status["allocatable"]["nvidia.com/gpu"], status["capacity"]["nvidia.com/gpu"]) == ("7", "8")
     assert status["allocatable"]["cpu"] == status["capacity"]["cpu"]
     simulated.set_allocatable("h100-0", {"nvidia.com/gpu": 8})
+    simulated.set_ready("h100-0", True)
+    wait(lambda: not taints(simulated, "h100-0"))
 
 
 def test_silent_node_finishes_no_deletion_becomes_unknown_and_comes_back(simulated: LocalCluster) -> None:

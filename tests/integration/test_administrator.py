@@ -1,4 +1,4 @@
-"""The administrator edits while work runs and waits, as far as queues go without quotas (field case F10)."""
+"""The administrator edits while work runs and waits, as far as queues go without quotas."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Numbers nobody meant, as large as the API lets them be (field case F02; what it refuses is in tests/api)."""
+"""Numbers nobody meant, as large as the API lets them be; what it refuses is in tests/api."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Names of children are valid, stable, and never the same for two parents (field case F01)."""
+"""Names of children are valid, stable, and never the same for two parents."""
 
 import re
 
