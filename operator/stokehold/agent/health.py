@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from stokehold.agent.readings import Cause, GpuReading, Missing
+from stokehold.model.reasons import Sight
 
 
 class Fitness(StrEnum):
@@ -55,14 +56,14 @@ def assess(gpu: GpuReading) -> Health:
         health = check(gpu)
         if health is not None:
             return health
-    return Health(Fitness.HEALTHY, "NoFault", "the driver reports no fault")
+    return Health(Fitness.HEALTHY, Sight.NO_FAULT, "the driver reports no fault")
 
 
 def _is_lost(gpu: GpuReading) -> Health | None:
     values = (gpu.utilization_percent, gpu.memory_used_bytes, gpu.temperature_celsius)
     for value in values:
         if isinstance(value, Missing) and value.cause is Cause.LOST:
-            return Health(Fitness.UNHEALTHY, "GpuIsLost", value.evidence)
+            return Health(Fitness.UNHEALTHY, Sight.LOST, value.evidence)
     return None
 
 
@@ -76,9 +77,9 @@ def _needs_recovery(gpu: GpuReading) -> Health | None:
 
 def _has_bad_rows(gpu: GpuReading) -> Health | None:
     if not isinstance(gpu.rows_failed, Missing) and gpu.rows_failed:
-        return Health(Fitness.UNHEALTHY, "RowRemapFailed", "memory rows could not be remapped")
+        return Health(Fitness.UNHEALTHY, Sight.ROWS_FAILED, "memory rows could not be remapped")
     if not isinstance(gpu.rows_pending, Missing) and gpu.rows_pending:
-        return Health(Fitness.SUSPECT, "RowRemapPending", "a remapped memory row waits for a GPU reset")
+        return Health(Fitness.SUSPECT, Sight.ROWS_PENDING, "a remapped memory row waits for a GPU reset")
     return None
 
 
@@ -86,7 +87,7 @@ def _does_not_answer(gpu: GpuReading) -> Health | None:
     """A GPU that only errs may be fit or not; one missing capability says nothing."""
     value = gpu.memory_used_bytes
     if isinstance(value, Missing) and value.cause is Cause.FAILED:
-        return Health(Fitness.UNKNOWN, "NoAnswer", value.evidence)
+        return Health(Fitness.UNKNOWN, Sight.NO_ANSWER, value.evidence)
     return None
 
 

@@ -39,6 +39,7 @@ from stokehold.agent.sampling import (
     signal_of_gpu,
     signal_of_instance,
 )
+from stokehold.model.reasons import Sight
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ class _Step:
         device = self._device(before.uuid, before.index, before.parent_uuid, signal, None)
         # A hung call says nothing of one GPU; a GPU that others do not share the fate of is gone.
         fitness = Fitness.UNKNOWN if self.seen.look.error else Fitness.UNHEALTHY
-        return self._with_health(device, Health(fitness, "NotSeen", evidence))
+        return self._with_health(device, Health(fitness, Sight.NOT_SEEN, evidence))
 
     def _with_health(self, device: Device, health: Health) -> Device:
         before = self.before.devices.get(device.uuid)
@@ -207,7 +208,7 @@ class _Step:
             product=before.product if before is not None else "",
             reading=reading,
             watts=_NOT_READ,
-            health=Health(Fitness.UNKNOWN, "NotSeen", ""),
+            health=Health(Fitness.UNKNOWN, Sight.NOT_SEEN, ""),
             pods=pods,
             users=users,
             signal=verdict,

@@ -18,6 +18,7 @@ from stokehold.agent.health import FROM_WORST, Fitness, recovery_word
 from stokehold.agent.node_state import Device, NodeState
 from stokehold.agent.readings import GpuReading, Missing
 from stokehold.agent.sampling import Verdict
+from stokehold.model.reasons import Sight
 
 Status = dict[str, Any]
 
@@ -231,24 +232,24 @@ def _conditions(state: NodeState, gpus: Sequence[Device], before: Sequence[Statu
 
 def _agent_ready(state: NodeState) -> tuple[str, str, str, str]:
     if state.look.error:
-        return "AgentReady", "False", "NVMLDoesNotAnswer", state.look.error
-    return "AgentReady", "True", "NVMLAnswers", ""
+        return "AgentReady", "False", Sight.NVML_SILENT, state.look.error
+    return "AgentReady", "True", Sight.NVML_ANSWERS, ""
 
 
 def _owners_known(ownership: Ownership) -> tuple[str, str, str, str]:
     if isinstance(ownership, Missing):
-        return "OwnersKnown", "False", "KubeletDoesNotAnswer", ownership.evidence
+        return "OwnersKnown", "False", Sight.KUBELET_SILENT, ownership.evidence
     if ownership.unmatched:
-        return "OwnersKnown", "False", "UnknownDevices", "fit no GPU: " + ", ".join(ownership.unmatched)
-    return "OwnersKnown", "True", "KubeletAnswers", ""
+        return "OwnersKnown", "False", Sight.UNKNOWN_DEVICES, "fit no GPU: " + ", ".join(ownership.unmatched)
+    return "OwnersKnown", "True", Sight.KUBELET_ANSWERS, ""
 
 
 def _gpus_healthy(state: NodeState, gpus: Sequence[Device]) -> tuple[str, str, str, str]:
     worst = min(gpus, key=lambda gpu: FROM_WORST.index(gpu.health.fitness), default=None)
     if state.look.error or worst is None:
-        return "GpusHealthy", "Unknown", "NotSeen", state.look.error or "the driver lists no GPU"
+        return "GpusHealthy", "Unknown", Sight.NOT_SEEN, state.look.error or "the driver lists no GPU"
     if worst.health.fitness is Fitness.HEALTHY:
-        return "GpusHealthy", "True", "NoFault", ""
+        return "GpusHealthy", "True", Sight.NO_FAULT, ""
     status = "Unknown" if worst.health.fitness is Fitness.UNKNOWN else "False"
     return "GpusHealthy", status, worst.health.reason, f"{worst.uuid}: {worst.health.evidence}"
 

@@ -285,6 +285,34 @@ class Claim(StrEnum):
     """Its GPUNodePool is there again."""
 
 
+class Sight(StrEnum):
+    """What the node agent sees; reasons of a GPUNode's conditions and of `status.gpus[].health`, where the recovery
+    action that a driver asks for (`GpuReset`, `NodeReboot` ...) stands too."""
+
+    NVML_ANSWERS = "NVMLAnswers"
+    """The driver answers."""
+    NVML_SILENT = "NVMLDoesNotAnswer"
+    """The driver does not answer, or is not loaded: all GPUs of the node are unknown."""
+    KUBELET_ANSWERS = "KubeletAnswers"
+    """The kubelet says to whom each GPU belongs."""
+    KUBELET_SILENT = "KubeletDoesNotAnswer"
+    """The kubelet does not say to whom the GPUs belong: none of them is ever quiet meanwhile."""
+    UNKNOWN_DEVICES = "UnknownDevices"
+    """The kubelet names devices that fit no GPU that the driver lists."""
+    NO_FAULT = "NoFault"
+    """The driver reports no fault."""
+    NOT_SEEN = "NotSeen"
+    """The GPU was not seen in the last look, or the driver lists none."""
+    NO_ANSWER = "NoAnswer"
+    """The GPU answers with errors: nobody can tell whether it is fit."""
+    LOST = "GpuIsLost"
+    """The GPU has fallen off the bus."""
+    ROWS_FAILED = "RowRemapFailed"
+    """Memory rows could not be remapped: have the GPU replaced."""
+    ROWS_PENDING = "RowRemapPending"
+    """A remapped memory row waits for a reset of the GPU."""
+
+
 class Event(StrEnum):
     """What only an Event tells; every other Event bears the reason of the status or condition that it tells of."""
 
