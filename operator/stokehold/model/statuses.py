@@ -6,7 +6,7 @@ from typing import Any, NewType
 
 from stokehold.api import conditions
 from stokehold.api.conditions import Condition, with_condition
-from stokehold.model.snapshot import Job, NodePool, Queue, ServingPool, Workspace
+from stokehold.model.snapshot import Claim, Job, NodePool, Queue, ServingPool, Workspace
 
 Owner = Job | Workspace | ServingPool
 """What has a status with conditions that a planner writes."""
@@ -31,7 +31,7 @@ def dump(status: Any) -> Status:
     return dumped
 
 
-def told_conditions(owner: Owner | NodePool | Queue, now: datetime, *news: News) -> tuple[Condition, ...]:
+def told_conditions(owner: Owner | Claim | NodePool | Queue, now: datetime, *news: News) -> tuple[Condition, ...]:
     """The object's conditions with the news laid over them."""
     result = owner.status.conditions
     for kind, holds, reason, message in news:

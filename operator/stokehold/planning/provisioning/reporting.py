@@ -5,13 +5,14 @@ from decimal import Decimal
 from typing import Any
 
 from stokehold.api import conditions
-from stokehold.api.conditions import Condition, find_condition, with_condition
+from stokehold.api.conditions import find_condition
 from stokehold.api.v1alpha1 import gpu_node_claim as api
 from stokehold.model import reasons
 from stokehold.model.actions import Note, WriteStatus
 from stokehold.model.capacity import Instance
 from stokehold.model.reasons import Burst, ClaimFailure
 from stokehold.model.snapshot import Claim, Job, Node, NodePool
+from stokehold.model.statuses import dump, told_conditions, whole
 
 LAUNCHED, REGISTERED, STRANDED = "Launched", "Registered", "Stranded"
 CENT = Decimal("0.0001")
@@ -19,7 +20,7 @@ CENT = Decimal("0.0001")
 
 def requested(claim: Claim, now: datetime) -> WriteStatus:
     """The provider is being asked."""
-    update = {"phase": api.REQUESTED, "request_id": claim.uid, "requested_at": _whole(now)}
+    update = {"phase": api.REQUESTED, "request_id": claim.uid, "requested_at": whole(now)}
     return WriteStatus(claim, render(claim, update, now))
 
 
@@ -29,12 +30,14 @@ def launched(claim: Claim, instance: Instance, now: datetime) -> WriteStatus:
     update = {
         "phase": api.LAUNCHED,
         "request_id": claim.uid,
-        "requested_at": claim.status.requested_at or _whole(now),
+        "requested_at": claim.status.requested_at or whole(now),
         "provider_id": instance.provider_id,
         "instance_type": instance.instance_type,
         "zone": instance.zone,
-        "launched_at": _whole(since),
-        "conditions": _told(claim, now, (LAUNCHED, True, reasons.Claim.LAUNCHED, f"machine {instance.provider_id}")),
+        "launched_at": whole(since),
+        "conditions": told_conditions(
+            claim, now, (LAUNCHED, True, reasons.Claim.LAUNCHED, f"machine {instance.provider_id}")
+        ),
     }
     return WriteStatus(claim, render(claim, update, now))
 
@@ -44,8 +47,8 @@ def registered(claim: Claim, node: Node, now: datetime) -> WriteStatus:
     update = {
         "phase": api.REGISTERED,
         "node_name": node.name,
-        "registered_at": _whole(now),
-        "conditions": _told(claim, now, (REGISTERED, True, reasons.Claim.REGISTERED, f"node {node.name}")),
+        "registered_at": whole(now),
+        "conditions": told_conditions(claim, now, (REGISTERED, True, reasons.Claim.REGISTERED, f"node {node.name}")),
     }
     return WriteStatus(claim, render(claim, update, now))
 
@@ -53,7 +56,7 @@ def registered(claim: Claim, node: Node, now: datetime) -> WriteStatus:
 def without_gpus(claim: Claim, has: int, now: datetime) -> WriteStatus:
     """Its node is Ready and does not offer its GPUs yet: the clock for them starts."""
     message = f"the node is Ready and offers {has} of {claim.spec.gpus_per_node} GPUs"
-    news = _told(claim, now, (conditions.READY, False, ClaimFailure.GPU_MISSING, message))
+    news = told_conditions(claim, now, (conditions.READY, False, ClaimFailure.GPU_MISSING, message))
     return WriteStatus(claim, render(claim, {"conditions": news}, now))
 
 
@@ -62,10 +65,10 @@ def ready(claim: Claim, node: Node, now: datetime) -> WriteStatus:
     update = {
         "phase": api.READY,
         "node_name": node.name,
-        "registered_at": claim.status.registered_at or _whole(now),
-        "ready_at": claim.status.ready_at or _whole(now),
-        "idle_since": _whole(now),
-        "conditions": _told(
+        "registered_at": claim.status.registered_at or whole(now),
+        "ready_at": claim.status.ready_at or whole(now),
+        "idle_since": whole(now),
+        "conditions": told_conditions(
             claim,
             now,
             (REGISTERED, True, reasons.Claim.REGISTERED, f"node {node.name}"),
@@ -82,7 +85,7 @@ def reused(claim: Claim, work: api.Beneficiary | None, now: datetime) -> WriteSt
 
 def busy(claim: Claim, holder: str, now: datetime) -> WriteStatus:
     """Somebody is on it, by NAMESPACE/NAME of the pod: the idle time so far is added up."""
-    news = _told(claim, now, (conditions.IDLE, False, reasons.Claim.IN_USE, f"{holder} is on it"))
+    news = told_conditions(claim, now, (conditions.IDLE, False, reasons.Claim.IN_USE, f"{holder} is on it"))
     return WriteStatus(claim, render(claim, {"idle_since": None, "conditions": news}, now))
 
 
@@ -94,8 +97,8 @@ def told_holder(claim: Claim) -> str:
 
 def idle(claim: Claim, now: datetime) -> WriteStatus:
     """Nothing runs on it any more."""
-    news = _told(claim, now, (conditions.IDLE, True, reasons.Claim.EMPTY, "nobody is on it"))
-    return WriteStatus(claim, render(claim, {"idle_since": _whole(now), "conditions": news}, now))
+    news = told_conditions(claim, now, (conditions.IDLE, True, reasons.Claim.EMPTY, "nobody is on it"))
+    return WriteStatus(claim, render(claim, {"idle_since": whole(now), "conditions": news}, now))
 
 
 def refreshed(claim: Claim, now: datetime) -> WriteStatus:
@@ -105,17 +108,17 @@ def refreshed(claim: Claim, now: datetime) -> WriteStatus:
 
 def draining(claim: Claim, why: str, now: datetime) -> WriteStatus:
     """It is closed for new work, and given back once nobody is found on it."""
-    news = _told(claim, now, (conditions.READY, False, reasons.Claim.DRAINING, why))
+    news = told_conditions(claim, now, (conditions.READY, False, reasons.Claim.DRAINING, why))
     return WriteStatus(claim, render(claim, {"phase": api.DRAINING, "conditions": news}, now))
 
 
 def failed(claim: Claim, reason: ClaimFailure, message: str, now: datetime) -> WriteStatus:
     """It will not come, or has gone."""
-    failure = api.ClaimFailure(time=_whole(now), reason=reason, message=message[:1024])
+    failure = api.ClaimFailure(time=whole(now), reason=reason, message=message[:1024])
     update = {
         "phase": api.FAILED,
         "last_failure": failure,
-        "conditions": _told(claim, now, (conditions.READY, False, reason, message[:1024])),
+        "conditions": told_conditions(claim, now, (conditions.READY, False, reason, message[:1024])),
     }
     note = Note(reason, message, f"failed {reason}", warning=True)
     return WriteStatus(claim, render(claim, update, now), (note,))
@@ -123,9 +126,9 @@ def failed(claim: Claim, reason: ClaimFailure, message: str, now: datetime) -> W
 
 def released(claim: Claim, at: datetime, now: datetime) -> WriteStatus:
     """The machine is gone, and so are its costs; the last thing that the record says."""
-    news = _told(claim, now, (conditions.READY, False, reasons.Claim.RELEASED, "the machine was given back"))
-    ended = {"phase": api.RELEASED, "released_at": _whole(at), "conditions": news}
-    return WriteStatus(claim, render(claim, ended, now, until=_whole(at)))
+    news = told_conditions(claim, now, (conditions.READY, False, reasons.Claim.RELEASED, "the machine was given back"))
+    ended = {"phase": api.RELEASED, "released_at": whole(at), "conditions": news}
+    return WriteStatus(claim, render(claim, ended, now, until=whole(at)))
 
 
 def stranded(claim: Claim, pool: NodePool | None, now: datetime) -> WriteStatus | None:
@@ -134,10 +137,12 @@ def stranded(claim: Claim, pool: NodePool | None, now: datetime) -> WriteStatus 
     if (told is not None and told.status == conditions.TRUE) == (pool is None):
         return None
     if pool is not None:
-        news = _told(claim, now, (STRANDED, False, reasons.Claim.POOL_FOUND, f"GPUNodePool {pool.name} is there again"))
+        news = told_conditions(
+            claim, now, (STRANDED, False, reasons.Claim.POOL_FOUND, f"GPUNodePool {pool.name} is there again")
+        )
         return WriteStatus(claim, render(claim, {"conditions": news}, now))
     message = f"GPUNodePool {claim.spec.pool_name} does not exist any more: make it again to give the machine back"
-    news = _told(claim, now, (STRANDED, True, reasons.Claim.POOL_MISSING, message))
+    news = told_conditions(claim, now, (STRANDED, True, reasons.Claim.POOL_MISSING, message))
     note = Note(reasons.Claim.POOL_MISSING, message, "stranded", warning=True)
     return WriteStatus(claim, render(claim, {"conditions": news}, now), (note,))
 
@@ -148,15 +153,8 @@ def provisioned(job: Job, reason: Burst, message: str, now: datetime) -> WriteSt
     told = find_condition(job.status.conditions, conditions.CAPACITY_PROVISIONED)
     if told is not None and (told.reason, told.message) == (reason, message):
         return None
-    condition = Condition(
-        type=conditions.CAPACITY_PROVISIONED,
-        status=conditions.TRUE if holds else conditions.FALSE,
-        reason=reason,
-        message=message,
-        last_transition_time=_whole(now),
-        observed_generation=job.generation,
-    )
-    status = job.status.model_copy(update={"conditions": with_condition(job.status.conditions, condition)})
+    news = told_conditions(job, now, (conditions.CAPACITY_PROVISIONED, holds, reason, message))
+    status = job.status.model_copy(update={"conditions": news})
     note = Note(reasons.Event.CAPACITY_REQUESTED, message, f"{reason} {message}") if reason == Burst.REQUESTED else None
     return WriteStatus(job, dump(status), (note,) if note else ())
 
@@ -164,7 +162,7 @@ def provisioned(job: Job, reason: Burst, message: str, now: datetime) -> WriteSt
 def render(claim: Claim, update: dict[str, Any], now: datetime, until: datetime | None = None) -> dict[str, Any]:
     """The claim's whole status with the update laid over it, and what it has cost by then."""
     status = claim.status
-    end = until or status.released_at or _whole(now)
+    end = until or status.released_at or whole(now)
     bill: dict[str, Any] = {}
     start = update.get("launched_at", status.launched_at)
     if start is not None:
@@ -175,12 +173,6 @@ def render(claim: Claim, update: dict[str, Any], now: datetime, until: datetime 
             hours = Decimal(max(0, round((end - start).total_seconds()))) / 3600
             bill |= {"cost": (price.amount * hours).quantize(CENT), "currency": price.currency}
     return dump(status.model_copy(update={"observed_generation": claim.generation, **bill, **update}))
-
-
-def dump(status: Any) -> dict[str, Any]:
-    """A status as it is written."""
-    plain: dict[str, Any] = status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-    return plain
 
 
 def _paid(claim: Claim, update: dict[str, Any], start: datetime, end: datetime) -> api.PaidTime:
@@ -207,22 +199,3 @@ def _idle_counted_until(claim: Claim) -> datetime | None:
     seconds = (paid.booting_seconds or 0) + (paid.idle_seconds or 0) + (paid.busy_seconds or 0)
     known = status.launched_at.timestamp() + seconds
     return max(status.idle_since, datetime.fromtimestamp(known, tz=status.idle_since.tzinfo))
-
-
-def _told(claim: Claim, now: datetime, *news: tuple[str, bool, str, str]) -> tuple[Condition, ...]:
-    result = claim.status.conditions
-    for kind, holds, reason, message in news:
-        condition = Condition(
-            type=kind,
-            status=conditions.TRUE if holds else conditions.FALSE,
-            reason=str(reason),
-            message=message,
-            last_transition_time=_whole(now),
-            observed_generation=claim.generation,
-        )
-        result = with_condition(result, condition)
-    return result
-
-
-def _whole(instant: datetime) -> datetime:
-    return instant.replace(microsecond=0)
