@@ -164,6 +164,14 @@ def test_each_kind_that_waits_gives_reason_place_and_next_step():
         assert "  next  Wait." in lines
 
 
+def test_one_is_told_as_one():
+    details = {"requested": 1, "unit": "GPUs per node"}
+
+    lines = sentences(a_job(phase="Pending", queue={**queued(position=1), "details": details}), NOW)
+
+    assert "  needs 1 GPU per node, 0 can be had now" in lines
+
+
 @pytest.mark.parametrize("word", ["tj", "TJ", "trainingjob", "trainingjobs", "trainingjobs.stokehold.dev"])
 def test_kinds_answer_to_all_their_names(word: str):
     assert objects.kind_and_name(f"{word}/x", DevWorkspace) == (TrainingJob, "x")

@@ -1,5 +1,6 @@
 """`stokehold why`: one object's state in plain words. What is printed is what the status says, nothing more."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -168,7 +169,8 @@ def sentences(found: Work, now: datetime) -> Iterator[str]:
     if queue is not None:
         if queue.details is not None and queue.details.requested is not None:
             numbers = queue.details
-            yield f"  needs {numbers.requested} {numbers.unit}, {numbers.available or 0} can be had now"
+            unit = numbers.unit if numbers.requested != 1 else re.sub(r"s\b", "", numbers.unit, count=1)
+            yield f"  needs {numbers.requested} {unit}, {numbers.available or 0} can be had now"
         if queue.position is not None:
             named = found.spec.queue_name if isinstance(found, TrainingJob) else None
             yield f"  place {queue.position} in the queue {named or '(default)'}"

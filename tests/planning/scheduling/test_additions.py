@@ -150,7 +150,7 @@ def test_workspace_whose_pod_has_outgrown_its_node_waits_for_one_with_more_room(
 
     assert stuck is not None
     assert "asks for 100 CPU, more than its spec says" in stuck
-    assert "one workspace asks for 1 GPUs and 100 CPU" in messages(plan(world, 2))[0]
+    assert "one workspace asks for 1 GPU and 100 CPU" in messages(plan(world, 2))[0]
 
 
 def test_shape_is_what_others_look_at_who_add_requests(world: World):

@@ -98,10 +98,10 @@ def _no_pool(demand: Demand, pools: Collection[Pool]) -> Explanation:
 
 
 def _no_nodes(demand: Demand, candidates: Collection[Candidate], wording: Wording) -> Explanation:
-    names = ", ".join(c.pool.name or "nodes without GPUs" for c in candidates)
+    names, have = _names(candidates), "has" if len(candidates) == 1 else "have"
     return Explanation(
         Waiting.WAITING_FOR_CAPACITY,
-        f"needs room for {_count(demand.min_count, wording.noun)} of {_size(demand)}; {names} has no nodes now",
+        f"needs room for {_count(demand.min_count, wording.noun)} of {_size(demand)}; {names} {have} no nodes now",
         "It starts when nodes join; another type in spec.gpuTypes may be there already.",
         requested=_amount(demand, demand.min_count),
         unit=_unit(demand, wording),
@@ -113,10 +113,9 @@ def _roomiest(candidates: Collection[Candidate]) -> Candidate:
 
 
 def _too_large(demand: Demand, candidates: Collection[Candidate], wording: Wording) -> Explanation:
-    names = ", ".join(c.pool.name or "nodes without GPUs" for c in candidates)
     return Explanation(
         Waiting.NO_MATCHING_FLAVOR,
-        f"one {wording.noun} asks for {_size(demand)}; no node of {names} is that large",
+        f"one {wording.noun} asks for {_size(demand)}; no node of {_names(candidates)} is that large",
         wording.smaller,
         requested=demand.gpus,
         unit="GPUs per node",
@@ -169,13 +168,17 @@ def _short(demand: Demand, best: Candidate, wording: Wording) -> Explanation:
     )
 
 
+def _names(candidates: Collection[Candidate]) -> str:
+    return ", ".join(candidate.pool.name or "nodes without GPUs" for candidate in candidates)
+
+
 def _pool(candidate: Candidate) -> str:
     return f"pool {candidate.pool.name}" if candidate.pool.name else "the nodes without GPUs"
 
 
 def _size(demand: Demand) -> str:
     requests = dict(demand.requests)
-    parts = [f"{demand.gpus} GPUs"] if demand.gpus else []
+    parts = [_count(demand.gpus, "GPU")] if demand.gpus else []
     if cpu := requests.get("cpu"):
         parts.append(f"{cpu / 1000:g} CPU")
     if memory := requests.get("memory"):
