@@ -24,7 +24,6 @@ def a_gpu(index: int = 0, **changes: Any) -> GpuReading:
         bus_id=f"00000000:{index:02X}:00.0",
         mig_mode=0,
         utilization_percent=0,
-        sampled_seconds=15.0,
         memory_utilization_percent=0,
         memory_total_bytes=80 * GIB,
         memory_used_bytes=0,

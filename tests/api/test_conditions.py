@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from stokehold.api.conditions import Condition, find_condition, is_true, with_condition
+from stokehold.api.conditions import Condition, with_condition
 from stokehold.api.times import format_time
 
 THEN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,13 +29,6 @@ def test_time_moves_when_the_status_changes():
     (new,) = with_condition((old,), Condition(type="Ready", status="True", last_transition_time=NOW))
 
     assert new.last_transition_time == NOW
-
-
-def test_absent_condition_is_not_true():
-    assert find_condition((), "Ready") is None
-    assert not is_true((), "Ready")
-    assert not is_true((Condition(type="Ready", status="Unknown"),), "Ready")
-    assert is_true((Condition(type="Ready", status="True"),), "Ready")
 
 
 def test_times_print_as_kubernetes_writes_them():

@@ -335,22 +335,6 @@ async def test_a_relist_keeps_a_write_that_is_newer_than_it_and_drops_one_that_i
         assert names(informer) == {"p", "q", "r", "newer"}
 
 
-async def test_our_own_final_delete_hides_the_object_from_older_events(fake, api):
-    made = await fake.put("pods", pod("p", uid="u"))
-    async with informing(api) as (informer, journal):
-        informer.observe_delete(("a", "p"), "u")
-        gone_at_once = not names(informer)
-        await fake.put("pods", pod("p", "n2"))  # a kubelet's last word, on its way meanwhile
-        await fake.remove("pods", "p", "a")
-        await fake.put("pods", pod("p", "n3", uid="u2"))
-        await until(lambda: names(informer) == {"p"})
-
-        assert gone_at_once
-        assert made["metadata"]["uid"] == "u"
-        assert [told[0] for told in journal.told] == ["upsert", "delete", "upsert"]
-        assert journal.told[-1] == ("upsert", "p", None, "n3")
-
-
 async def test_replies_that_are_no_objects_change_nothing(fake, api):
     async with informing(api) as (informer, _):
         informer.observe_write({"kind": "Status", "metadata": {}, "status": "Success"})

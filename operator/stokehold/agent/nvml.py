@@ -73,7 +73,7 @@ class Session:
     def __init__(self, announce: Announce) -> None:
         self._announce = announce
         self._devices: dict[int, _Device] = {}
-        self._slowest = ("", 0.0)
+        self._slowest_seconds = 0.0
         self._driver_version = ""
 
     def __enter__(self) -> Self:
@@ -92,16 +92,14 @@ class Session:
     def read(self) -> NodeReading:
         """One look at every GPU; raises SessionError when the driver has gone."""
         start = time.monotonic()
-        self._slowest = ("", 0.0)
+        self._slowest_seconds = 0.0
         count = int(self._session_call("nvmlDeviceGetCount"))
         gpus = tuple(self._read_index(index) for index in range(count))
-        call, seconds = self._slowest
         return NodeReading(
             driver_version=self._driver_version,
             gpus=gpus,
             seconds=time.monotonic() - start,
-            slowest_call=call,
-            slowest_seconds=seconds,
+            slowest_seconds=self._slowest_seconds,
         )
 
     def call(self, device: str, call: str, *arguments: Any, is_closing: bool = False) -> Any:
@@ -115,9 +113,7 @@ class Session:
                 raise SessionError(f"{call}: {error}") from error
             return _missing(call, error.value, str(error))
         finally:
-            seconds = time.monotonic() - start
-            if seconds > self._slowest[1]:
-                self._slowest = (call, seconds)
+            self._slowest_seconds = max(self._slowest_seconds, time.monotonic() - start)
 
     def _session_call(self, call: str) -> Any:
         answer = self.call("", call)
@@ -157,7 +153,6 @@ class Session:
         mig = self.call(uuid, "nvmlDeviceGetMigMode", handle)
         mig_mode = mig if isinstance(mig, Missing) else int(mig[0])
         rates = self.call(uuid, "nvmlDeviceGetUtilizationRates", handle)
-        peak, sampled_seconds = self._sampled_peak(device)
         total, used = self._memory(uuid, handle)
         rows = self.call(uuid, "nvmlDeviceGetRemappedRows", handle)
         return GpuReading(
@@ -167,8 +162,7 @@ class Session:
             minor=device.minor,
             bus_id=device.bus_id,
             mig_mode=mig_mode,
-            utilization_percent=_larger(peak, _part(rates, "gpu")),
-            sampled_seconds=sampled_seconds,
+            utilization_percent=_larger(self._sampled_peak(device), _part(rates, "gpu")),
             memory_utilization_percent=_part(rates, "memory"),
             memory_total_bytes=total,
             memory_used_bytes=used,
@@ -183,8 +177,8 @@ class Session:
             instances=self._instances(uuid, handle, mig_mode),
         )
 
-    def _sampled_peak(self, device: _Device) -> tuple[Value, float]:
-        """The maximum of the driver's samples since the last look, and the seconds they span."""
+    def _sampled_peak(self, device: _Device) -> Value:
+        """The maximum of the driver's samples since the last look."""
         answer = self.call(
             device.uuid,
             "nvmlDeviceGetSamples",
@@ -196,16 +190,14 @@ class Session:
         if device.empty_looks > _EMPTY_LOOKS_BEFORE_RESTART:
             device.last_sample_us = 0  # the driver's clock was set back
         if isinstance(answer, Missing):
-            return answer, 0.0
+            return answer
         # Unused places of the ring come with a timestamp of zero.
         fresh = [sample for sample in answer[1] if sample.timeStamp > device.last_sample_us]
         if not fresh:
-            return Missing(Cause.NO_DATA, "nvmlDeviceGetSamples: no new sample"), 0.0
+            return Missing(Cause.NO_DATA, "nvmlDeviceGetSamples: no new sample")
         device.empty_looks = 0
-        newest = max(int(sample.timeStamp) for sample in fresh)
-        oldest = min(int(sample.timeStamp) for sample in fresh)
-        device.last_sample_us = newest
-        return max(int(sample.sampleValue.uiVal) for sample in fresh), (newest - oldest) / 1e6
+        device.last_sample_us = max(int(sample.timeStamp) for sample in fresh)
+        return max(int(sample.sampleValue.uiVal) for sample in fresh)
 
     def _memory(self, name: str, handle: Any) -> tuple[Value, Value]:
         memory = self.call(name, "nvmlDeviceGetMemoryInfo", handle, MEMORY_V2)
@@ -308,7 +300,6 @@ def _process(kind: str, raw: Any) -> ProcessReading:
     return ProcessReading(
         pid=int(raw.pid),
         kind=kind,
-        memory_bytes=None if raw.usedGpuMemory is None else int(raw.usedGpuMemory),
         gpu_instance=None if gpu_instance == _NO_INSTANCE else gpu_instance,
     )
 

@@ -30,7 +30,6 @@ class ProcessReading:
 
     pid: int
     kind: str
-    memory_bytes: int | None = None
     gpu_instance: int | None = None
 
 
@@ -61,7 +60,6 @@ class GpuReading:
     bus_id: str
     mig_mode: Value
     utilization_percent: Value
-    sampled_seconds: float
     memory_utilization_percent: Value
     memory_total_bytes: Value
     memory_used_bytes: Value
@@ -89,7 +87,6 @@ class NodeReading:
     gpus: tuple[GpuReading, ...] = ()
     error: str = ""
     seconds: float = 0.0
-    slowest_call: str = ""
     slowest_seconds: float = 0.0
 
 
@@ -103,7 +100,6 @@ def unreadable_gpu(index: int, uuid: str, missing: Missing) -> GpuReading:
         bus_id="",
         mig_mode=missing,
         utilization_percent=missing,
-        sampled_seconds=0.0,
         memory_utilization_percent=missing,
         memory_total_bytes=missing,
         memory_used_bytes=missing,

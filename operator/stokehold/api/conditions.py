@@ -57,12 +57,6 @@ def find_condition(conditions: Sequence[Condition], kind: str) -> Condition | No
     return next((condition for condition in conditions if condition.type == kind), None)
 
 
-def is_true(conditions: Sequence[Condition], kind: str) -> bool:
-    """Say whether the condition of the type is there and True."""
-    found = find_condition(conditions, kind)
-    return found is not None and found.status == TRUE
-
-
 def with_condition(conditions: Sequence[Condition], new: Condition) -> tuple[Condition, ...]:
     """Return the conditions with the new one in place of its type.
 

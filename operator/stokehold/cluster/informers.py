@@ -157,10 +157,6 @@ class Informer(Generic[T]):
             arrival = self._failed(msgspec.convert(obj, OnlyMetadata).metadata, error)
         self._store.observe_write(arrival)
 
-    def observe_delete(self, key: Key, uid: str) -> None:
-        """Take in that our delete of the object was final (no finalizer, no grace period)."""
-        self._store.observe_deletion(key, uid)
-
     async def run(self) -> NoReturn:
         """Keep the cache fresh until cancelled; whatever the server does is retried with backoff."""
         must_list = True

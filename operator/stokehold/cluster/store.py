@@ -66,7 +66,6 @@ class Store(Generic[T]):
         self._held: dict[Key, _Held[T]] = {}
         self._values: dict[Key, T] = {}
         self._broken: dict[Key, Broken] = {}
-        self._deleted_uids: dict[Key, str] = {}
         self._stream = 0
         self.items: Mapping[Key, T] = MappingProxyType(self._values)
         self.broken: Mapping[Key, Broken] = MappingProxyType(self._broken)
@@ -95,8 +94,6 @@ class Store(Generic[T]):
         held = self._held.get(key)
         if held and (held.uid == uid or held.version < version):
             self._remove(key)
-        if self._deleted_uids.get(key) == uid:
-            del self._deleted_uids[key]
         if held is None or held.uid == uid:
             self._broken.pop(key, None)
         self.advance(version)
@@ -106,7 +103,6 @@ class Store(Generic[T]):
         if version < self._stream:
             self._forget_versions()  # etcd was restored from a backup: the list is the only truth
         self._stream = version
-        self._deleted_uids.clear()
         listed = set()
         for arrival in arrivals:
             listed.add(arrival.key)
@@ -123,20 +119,10 @@ class Store(Generic[T]):
             return
         self._upsert(arrival)
 
-    def observe_deletion(self, key: Key, uid: str) -> None:
-        """Our delete was final; older events of that object may still be on their way."""
-        held = self._held.get(key)
-        if held is None or held.uid != uid:
-            return
-        self._deleted_uids[key] = uid
-        self._remove(key)
-
     def _upsert(self, arrival: Arrival[T]) -> None:
         key = arrival.key
         held = self._held.get(key)
         if held and arrival.version <= held.version:
-            return
-        if self._deleted_uids.get(key) == arrival.uid:
             return
         if held and held.uid != arrival.uid:
             self._remove(key)
