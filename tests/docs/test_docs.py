@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,18 @@ import pytest
 import yaml
 from hack.cluster import LocalCluster
 
+from builders import GPU, NOW, a_job, a_node, a_pool, a_snapshot
+from stokehold.api.v1alpha1.training_job import TrainingJob
+from stokehold.cli.why import sentences
+from stokehold.planning.scheduling.plan import plan_scheduling
+from stokehold.planning.scheduling.settings import SchedulingSettings
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "helm").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "docs").rglob("*.yaml"))
 FENCE = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?://)([^)\s]+)\)")
+SPEC = {"image": "i", "numNodes": 4, "gpusPerNode": 8}
 ALERTS = ROOT / "helm/stokehold/alerts"
 
 
@@ -52,6 +60,21 @@ def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guides/data-scientist.md"])
+def test_the_answer_that_the_docs_show_is_the_one_that_is_given(page: str):
+    shown = re.search(r"^\$ stokehold why tj/llama\n((?:.+\n)+?)(?=\$|```)", (ROOT / page).read_text(), re.MULTILINE)
+    assert shown is not None
+    nodes = [a_node(f"n{i}", labels={"pool": "h100"}) for i in range(4)]
+    llama = a_job("llama", numNodes=4, gpusPerNode=8, gpuTypes=["h100", "a100-80gb"], topology={"preferred": "rack"})
+    cluster = a_snapshot(nodes, [llama], {"n0": {GPU: 8}}, node_pools=[a_pool("h100")])
+
+    (told,) = (action for action in plan_scheduling(cluster, SchedulingSettings()) if action.subject == llama)
+
+    metadata = {"name": llama.name, "namespace": llama.namespace}
+    found = TrainingJob.read({"kind": "TrainingJob", "metadata": metadata, "spec": SPEC, "status": told.status})
+    assert shown[1].splitlines() == list(sentences(found, NOW + timedelta(seconds=2)))
 
 
 def test_the_guide_for_sres_lists_every_alert_with_its_severity():
