@@ -3,15 +3,20 @@
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from hack.cluster import LocalCluster
 
 from builders import GPU, NOW, a_job, a_node, a_pool, a_snapshot
+from stokehold.api.crd import root_schema
+from stokehold.api.v1alpha1 import KINDS
 from stokehold.api.v1alpha1.training_job import TrainingJob
+from stokehold.cli.main import main
 from stokehold.cli.why import sentences
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -75,6 +80,43 @@ def test_the_answer_that_the_docs_show_is_the_one_that_is_given(page: str):
     metadata = {"name": llama.name, "namespace": llama.namespace}
     found = TrainingJob.read({"kind": "TrainingJob", "metadata": metadata, "spec": SPEC, "status": told.status})
     assert shown[1].splitlines() == list(sentences(found, NOW + timedelta(seconds=2)))
+
+
+OF_OTHERS = {"--register-with-taints", "spec.nodeName", "spec.providerID"}
+"""What the docs name of the kubelet's options and of the fields of pods and nodes."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_options_and_fields_that_the_docs_name_exist(page: Path):
+    text = page.read_text()
+    named = {*re.findall(r"`(--[a-z-]+)", text), *re.findall(r"`((?:spec|status)\.[a-zA-Z.\[\]]*[a-zA-Z])`", text)}
+
+    assert named - OF_OTHERS - options(main, click.Context(main)) - fields() == set()
+
+
+def options(command: click.Command, context: click.Context) -> set[str]:
+    """Those of a command and of all below it."""
+    found = {name for option in command.get_params(context) for name in (*option.opts, *option.secondary_opts)}
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            found |= options(below, context)
+    return found
+
+
+@cache
+def fields() -> set[str]:
+    """The paths below spec and status of all kinds, lists with and without their brackets."""
+
+    def below(schema: dict[str, Any], prefix: str) -> Iterator[str]:
+        for name, member in schema.get("properties", {}).items():
+            yield f"{prefix}{name}"
+            yield from below(member, f"{prefix}{name}.")
+            for bracket in ("", "[]"):
+                yield from below(member.get("items", {}), f"{prefix}{name}{bracket}.")
+
+    return {path for kind in KINDS for path in below(root_schema(kind), "")}
 
 
 def test_the_guide_for_sres_lists_every_alert_with_its_severity():
