@@ -16,8 +16,7 @@ from kit.witness import Witness, assert_in_order
 pytestmark = [pytest.mark.cluster, pytest.mark.crash]
 
 KILLS = 20
-AWAY_SECONDS = 20
-"""Until the leader has given up and ended; what is longer only repeats that."""
+AWAY_SECONDS = 60
 Start = Callable[..., OperatorProcess]
 
 
@@ -67,9 +66,7 @@ def test_pods_deleted_while_the_operator_is_down_still_count(team: Team, start_o
     assert team.pods() == []
 
 
-def test_api_server_away_for_longer_than_a_lease(
-    team: Team, witness: Witness, cluster: LocalCluster, start_operator: Start
-):
+def test_api_server_away_for_a_minute(team: Team, witness: Witness, cluster: LocalCluster, start_operator: Start):
     operator = start_operator()
     team.apply(*(training_job(f"long-{i}", {"run-for": "4s"}, numNodes=1 + i % 3) for i in range(20)))
     wait_until(lambda: len(team.pods()) > 10, 20)

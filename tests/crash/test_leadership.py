@@ -182,7 +182,7 @@ def test_worker_created_late_for_an_attempt_that_was_taken_back_is_deleted_and_a
     assert_in_order(team, witness, {"pair": ("Succeeded", 2)})
 
 
-def test_leader_that_was_stopped_until_another_led_ends_without_a_write(
+def test_leader_that_was_stopped_for_half_a_minute_ends_without_a_write(
     team: Team, witness: Witness, start_behind_proxy: StartBehindProxy, start_operator: Start
 ):
     slowly = ("--kube-api-qps", "4", "--kube-api-burst", "8")  # so that it stops with writes that wait for their turn
@@ -193,8 +193,10 @@ def test_leader_that_was_stopped_until_another_led_ends_without_a_write(
     wait_until(lambda: len(proxy.writes_since(0)) >= 3, 20)
 
     old.pause()
+    stopped_at = time.monotonic()
     team.apply(*(training_job(f"after-{i}", {"run-for": "2s"}, numNodes=1 + i % 2) for i in range(6)))
     wait_until(lambda: leads(new), 40)
+    time.sleep(max(0.0, stopped_at + 30 - time.monotonic()))
     resumed_at = time.monotonic()
     old.resume()
 
