@@ -210,6 +210,23 @@ def test_gang_that_could_not_be_bound_goes_elsewhere_if_it_can():
     assert chosen("a") == ("a",)
 
 
+@pytest.mark.parametrize(
+    ("phase", "told"), [("Running", "Running"), ("Pending", "Starting"), ("Succeeded", "Succeeded")]
+)
+def test_job_that_has_started_says_no_more_that_it_was_evicted_or_that_no_nodes_are_bought(phase: str, told: str):
+    waited = {"Evicted": "True", "Requeued": "True", "CapacityProvisioned": "False"}
+    conditions = [{"type": kind, "status": status, "reason": "Before"} for kind, status in waited.items()]
+    job = a_job(status={"phase": "Restarting", "attempt": 2, "conditions": conditions})
+    born = {"created_at": NOW - timedelta(minutes=1), "started_at": None if phase == "Pending" else NOW}
+    job = replace(job, pods=(a_worker(job, 0, phase, attempt=2, **born),))
+
+    (action,) = plan(a_snapshot([a_node()], [job]))
+
+    assert action.status["phase"] == told
+    now = {one["type"]: (one["status"], one["reason"]) for one in action.status["conditions"]}
+    assert [now[kind] for kind in waited] == [("False", "Admitted"), ("False", "Admitted"), ("False", "Covered")]
+
+
 def test_running_is_told_soon_of_one_job_and_later_of_a_swarm():
     """Each write costs the API server as much as a pod, and a job of seconds is over before anybody reads it."""
 

@@ -3,7 +3,7 @@
 A status is written only when it tells the user something new: each write costs the API server as much as a pod.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from stokehold.api.conditions import Condition, find_condition
 from stokehold.api.v1alpha1 import training_job as api
 from stokehold.api.v1alpha1.shared import QueueDetails, QueueStatus
 from stokehold.model.actions import Placement
-from stokehold.model.reasons import Eviction, Finish, Progress, Waiting
+from stokehold.model.reasons import Burst, Eviction, Finish, Progress, Waiting
 from stokehold.model.snapshot import Job, Node, Proof
 from stokehold.model.statuses import News, Owner, Recorded, Status, render, told_conditions, whole
 from stokehold.model.unsupported import in_job, validity
@@ -42,6 +42,7 @@ def started(job: Job, attempt: Attempt, now: datetime) -> Status:
             (conditions.QUOTA_RESERVED, True, Progress.ADMITTED, "GPUs are reserved"),
             (conditions.ADMITTED, True, Progress.ADMITTED, "the gang was placed"),
             (conditions.PODS_READY, True, Progress.STARTED, "all workers run"),
+            *_behind_it(job),
         ),
     }
     return render(job, update)
@@ -62,6 +63,7 @@ def starting(job: Job, attempt: Attempt, now: datetime) -> Status:
             (conditions.QUOTA_RESERVED, True, Progress.ADMITTED, "GPUs are reserved"),
             (conditions.ADMITTED, True, Progress.ADMITTED, "the gang was placed"),
             (conditions.PODS_READY, False, Progress.STARTING, _how_far(attempt)),
+            *_behind_it(job),
         ),
     }
     return render(job, update)
@@ -162,6 +164,7 @@ def finished(job: Job, attempt: Attempt, proof: Proof, tariff: Tariff, now: date
             job,
             now,
             *_given_back(job),
+            *_behind_it(job),
             (conditions.FINISHED, True, Recorded(proof.reason), proof.message),
         ),
     }
@@ -253,6 +256,17 @@ def _no_longer_ready(job: Job) -> list[News]:
         for kind in (conditions.ADMITTED, conditions.PODS_READY)
         if kind in stale
     ]
+
+
+def _behind_it(job: Job) -> Iterator[News]:
+    """What was told while it waited and is true no more: that it was evicted, and why no nodes were bought for it."""
+    for kind in (conditions.EVICTED, conditions.REQUEUED):
+        told = find_condition(job.status.conditions, kind)
+        if told is not None and told.status == conditions.TRUE:
+            yield kind, False, Progress.ADMITTED, "a later attempt was placed"
+    bought = find_condition(job.status.conditions, conditions.CAPACITY_PROVISIONED)
+    if bought is not None and bought.status == conditions.FALSE and bought.reason != Burst.REQUESTED:
+        yield conditions.CAPACITY_PROVISIONED, False, Burst.COVERED, "it was placed on nodes that were there"
 
 
 def _given_back(job: Job) -> list[News]:
