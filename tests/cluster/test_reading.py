@@ -69,7 +69,7 @@ def test_a_time_that_cannot_be_is_none_whoever_wrote_it(time: str):
 
     workspace = read_workspace(an_own({"stokehold.dev/stopped": stop}))
     job = read_job(an_own({"stokehold.dev/finished": end}, numNodes=1, gpusPerNode=1))
-    pods = read_pod_set(a_pod_set(a_child("chat", "InferencePool", "chat", undone_at=time)))
+    pods = read_pod_set(a_pod_set(a_child("chat", "InferencePool", "chat", undone_at=time, refused_by=f"n1={time} n2")))
 
     assert workspace.stop_record is None
     assert isinstance(job, Job)
@@ -77,7 +77,7 @@ def test_a_time_that_cannot_be_is_none_whoever_wrote_it(time: str):
     assert job.proof.completed_at.tzinfo is not None
     assert (job.proof.outcome, job.proof.reason) == ("Failed", "Unreadable")
     assert pods is not None
-    assert pods.undone_at == ()
+    assert pods.undone_at == pods.refusals == ()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,18 @@
 """What a snapshot says of an object, from the caches beside it."""
 
 from dataclasses import replace
+from typing import Any
 
-from builders import NOW
+import msgspec
+import pytest
+
+from builders import GPU, NOW
 from kit.workspaces import a_workspace, its_pod
+from stokehold.cluster import wire
+from stokehold.cluster.reading import read_pod
 from stokehold.cluster.snapshots import Cluster
-from stokehold.model.pods import Member
+from stokehold.model.kubelets import Refusal
+from stokehold.model.pods import Member, Pod
 
 
 def test_a_copy_of_a_workspaces_pod_that_nobody_controls_is_not_the_workspace():
@@ -22,3 +29,82 @@ def test_a_copy_of_a_workspaces_pod_that_nobody_controls_is_not_the_workspace():
 
     assert [pod.name for pod in found.pods] == [own.name]
     assert cluster.snapshot().used[own.node]["nvidia.com/gpu"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "holds"),
+    [
+        ({}, True),
+        ({"finalizers": ["stokehold.dev/tracking"]}, False),
+        ({"finalizers": []}, False),
+        ({"deletionTimestamp": None}, False),
+        ({"deletionTimestamp": "2026-01-01T11:59:40Z", "deletionGracePeriodSeconds": 30}, True),
+        ({"deletionTimestamp": "2026-01-01T11:59:40Z"}, False),
+    ],
+    ids=[
+        "held",
+        "by us",
+        "by nobody",
+        "not asked to go",
+        "in its grace period",
+        "ended long before it was asked to go",
+    ],
+)
+def test_pod_that_ended_when_asked_to_and_is_held_by_somebody_else_keeps_its_gpus(fields: dict[str, Any], holds: bool):
+    """And says so; but no bought node is paid for longer because of it."""
+    metadata = {
+        "name": "j1-1-0",
+        "uid": "p",
+        "finalizers": ["stokehold.dev/tracking", "example.com/held"],
+        "deletionTimestamp": "2026-01-01T11:59:10Z",
+        "deletionGracePeriodSeconds": 0,
+        **fields,
+    }
+    container = {"name": "main", "resources": {"requests": {GPU: "8"}}}
+    ended = {"name": "main", "state": {"terminated": {"exitCode": 143, "finishedAt": "2026-01-01T11:59:12Z"}}}
+    manifest = {
+        "metadata": {key: value for key, value in metadata.items() if value is not None},
+        "spec": {"nodeName": "n1", "containers": [container]},
+        "status": {"phase": "Failed", "containerStatuses": [ended]},
+    }
+    pod = read_pod(msgspec.convert(manifest, wire.Pod))
+    cluster = Cluster(lambda: None, lambda: NOW)
+    cluster.pods.on_upsert(pod.key, None, pod)
+
+    snapshot = cluster.snapshot()
+
+    assert snapshot.used.get("n1", {}).get(GPU, 0) == (8 if holds else 0)
+    assert [leaving.name for leaving in snapshot.leaving] == (["j1-1-0"] if holds else [])
+    assert not snapshot.tenants.get("n1")
+
+
+def test_refusal_of_a_workspaces_pod_is_known_although_its_statefulset_has_deleted_it_long_since():
+    workspace = a_workspace("ada", pods=())
+    made = workspace.pod_set
+    assert made is not None
+    pod = its_pod(workspace, member=Member("DevWorkspace", "ada"), owner_uid=made.uid, phase="Pending", ready=False)
+    refused = replace(pod, phase="Failed", reason="UnexpectedAdmissionError", message="no healthy devices")
+    cluster = Cluster(lambda: None, lambda: NOW)
+    cluster.workspaces.values[workspace.key] = workspace
+
+    def known(replicas: int = 1) -> Refusal | None:
+        cluster.stateful_sets.by_owner[workspace.uid] = replace(made, replicas=replicas)
+        (found,) = cluster.snapshot().workspaces.values()
+        assert found.pod_set is not None
+        return found.pod_set.refusal
+
+    def seen_and_gone(ended: Pod) -> None:
+        cluster.pods.on_upsert(pod.key, None, pod)
+        cluster.pods.on_upsert(pod.key, pod, ended)
+        cluster.pods.on_delete(pod.key, ended)
+
+    seen_and_gone(replace(refused, reason="Evicted"))
+    seen_and_gone(replace(refused, owner_uid=""))
+    assert known() is None
+    seen_and_gone(refused)
+    assert known() == known() == Refusal("n1", NOW, "UnexpectedAdmissionError: no healthy devices")
+    assert known(replicas=0) is None
+    assert known() is None, "it was for the start before"
+    seen_and_gone(refused)
+    cluster.pods.on_upsert(pod.key, None, replace(pod, phase="Running"))
+    assert known() is None, "one that runs has been taken"

@@ -116,16 +116,32 @@ def test_refusal_by_the_kubelet_requeues_the_gang_and_counts_no_restart(team: Te
 
 
 @pytest.mark.usefixtures("spare")
-def test_node_whose_kubelet_refuses_is_avoided_after_two_refusals_until_they_are_old(team: Team):
+def test_node_whose_kubelet_refuses_is_avoided_by_jobs_and_workspaces_after_two_refusals_until_they_are_old(team: Team):
     refuse = {"fail-reason": "UnexpectedAdmissionError"}
+    annotated = {"metadata": {"annotations": {"sim.stokehold.dev/fail-reason": "UnexpectedAdmissionError"}}}
+    desks = Desks(team)
+    desks.open("desk", storage=None, podTemplate={**ON_SPARE, **annotated})
     team.submit("refused", refuse, gpusPerNode=1, podTemplate=ON_SPARE)
     wait_until(lambda: len(team.status("refused").get("evictions", [])) == 2, 40, lambda: team.status("refused"))
 
     queue = team.wait_reason("refused", "WaitingForCapacity", within=30)
     assert queue["message"].endswith("1 node not ready, cordoned or not trusted yet")
+    wait_until(
+        lambda: desks.status("desk").get("queue", {}).get("reason") == "WaitingForCapacity",
+        20,
+        lambda: desks.status("desk"),
+    )
+    stateful_set = json.loads(team.kubectl("get", "statefulset", "desk", "-o", "json"))
+    refusals = stateful_set["metadata"]["annotations"]["stokehold.dev/refused-by"].split()
+    assert len(refusals) == desks.status("desk")["failedStarts"]
+    assert {refusal.split("=")[0] for refusal in refusals} == {"h100-spare"}
+    assert pods_made_for(team, "desk") <= 10  # its StatefulSet would have made thousands by now
     team.patch("refused", {"podTemplate": {"metadata": {"annotations": {"sim.stokehold.dev/fail-reason": None}}}})
+    desks.patch("desk", {"podTemplate": {"metadata": None}})  # what is taken out of the spec goes from its pod, too
 
     status = team.wait_phase("refused", "Running", within=30)
+    desks.wait_phase("desk", "Active")
+    team.kubectl("delete", "gws", "desk", "--wait=false")
     assert status["attempt"] == 3
     first = min(eviction["time"] for eviction in status["evictions"])
     assert seconds_between(first, status["startTime"]) >= 24  # refusals are remembered for 25 s here
@@ -209,7 +225,7 @@ def test_corpse_keeps_its_gpus_and_its_name_is_told_of_and_stands_in_nobodys_way
 
 
 def test_corpse_that_somebody_else_holds_is_nobodys_attempt_whoever_leads(
-    team: Team, cluster: LocalCluster, operator: OperatorProcess, dead_kubelet: Callable[[str], None]
+    team: Team, cluster: LocalCluster, operator: OperatorProcess
 ):
     team.submit("j1", gpusPerNode=8, gpuTypes=["h100"])
     team.wait_phase("j1", "Running")
@@ -217,7 +233,6 @@ def test_corpse_that_somebody_else_holds_is_nobodys_attempt_whoever_leads(
     node = corpse["spec"]["nodeName"]
     hold = '[{"op": "add", "path": "/metadata/finalizers/-", "value": "tests.stokehold.dev/held"}]'
     team.kubectl("patch", "pod", "j1-1-0", "--type=json", "-p", hold)
-    dead_kubelet(node)  # the GPUs are held, too
     team.kubectl("delete", "tj", "j1")
     cluster.kubectl("taint", "node", node, "tests.stokehold.dev/broken=:NoSchedule")
     for _ in range(3):
@@ -232,8 +247,8 @@ def test_corpse_that_somebody_else_holds_is_nobodys_attempt_whoever_leads(
     assert node not in {*team.nodes_of("j2"), team.status("j1")["placement"]["nodes"][0]}
     assert operator.metric("stokehold_gpus", state="terminating") == 8
 
+    wait_until(lambda: "StillTerminating" in team.events("j1-1-0"), 20, lambda: team.events("j1-1-0"))
     cluster.kubectl("taint", "node", node, "tests.stokehold.dev/broken-")
-    cluster.set_heard(node)
     team.kubectl("patch", "pod", "j1-1-0", "--type=json", "-p", '[{"op": "remove", "path": "/metadata/finalizers"}]')
     took = wait_until(lambda: operator.metric("stokehold_gpus", state="terminating") == 0, 10)
 
@@ -269,6 +284,12 @@ def on_node(name: str) -> Object:
 
 def pods_of(team: Team) -> set[tuple[str, str]]:
     return {(pod["metadata"]["uid"], pod["status"]["phase"]) for pod in team.pods()}
+
+
+def pods_made_for(team: Team, workspace: str) -> int:
+    """As the controller of StatefulSets counts them."""
+    made = [e for e in team.items("events") if e["involvedObject"] == {**e["involvedObject"], "name": workspace}]
+    return sum(e.get("count") or 1 for e in made if e["reason"] == "SuccessfulCreate")
 
 
 def phase_of(team: Team, pod: str) -> str:

@@ -43,6 +43,11 @@ class PatchKind(Enum):
     STRATEGIC = "application/strategic-merge-patch+json"  # built-in kinds only
 
 
+def pointer(*steps: str) -> str:
+    """The path of a JSON patch; keys of labels and annotations have slashes."""
+    return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
+
+
 class KubeApi:
     """One API server; close it when done."""
 

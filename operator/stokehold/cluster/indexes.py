@@ -11,8 +11,9 @@ from stokehold.cluster.own_kinds import Unreadable
 from stokehold.cluster.reading import settle
 from stokehold.cluster.store import Key
 from stokehold.model.accounting import Resources, total
+from stokehold.model.kubelets import is_refusal
 from stokehold.model.pods import Member, Pod, PodSet
-from stokehold.model.snapshot import Job, Node
+from stokehold.model.snapshot import Job, Node, Workspace
 
 T = TypeVar("T")
 Wake = Callable[[], None]
@@ -123,7 +124,7 @@ class Nodes:
 
 
 class Pods:
-    """Pods by their node and by their job; only live ones count against a node."""
+    """Pods by their node and by their job; live ones count against a node, and corpses that somebody holds."""
 
     def __init__(self, wake: Wake) -> None:
         self.by_owner: dict[str, dict[Key, Pod]] = {}
@@ -134,6 +135,7 @@ class Pods:
         self.leaving: dict[Key, Pod] = {}
         """Those on a node that are being deleted."""
         self._fresh: dict[Key, Pod] = {}
+        self._refused: list[Pod] = []
         self._by_node: dict[str, dict[Key, Pod]] = {}
         self._used: dict[str, Resources] = {}
         self._tenants: dict[str, tuple[str, ...]] = {}
@@ -148,7 +150,9 @@ class Pods:
             self._take_out(key, old)
         elif new.worker is not None or new.member is not None:
             self._fresh[key] = new
-        if new.node and not new.is_over:
+        if _was_desk_refused(new) and not (old is not None and old.is_over):
+            self._refused.append(new)
+        if new.node and new.holds_resources:
             self._by_node.setdefault(new.node, {})[key] = new
             self._stale.add(new.node)
             if new.terminating_since is not None:
@@ -168,6 +172,11 @@ class Pods:
         fresh, self._fresh = list(self._fresh.values()), {}
         return fresh
 
+    def take_refused(self) -> list[Pod]:
+        """The workspaces' pods that a kubelet did not take, since the last call."""
+        refused, self._refused = self._refused, []
+        return refused
+
     def used(self) -> dict[str, Resources]:
         """The sum of requests by node; only nodes whose pods changed are added up again."""
         self._refresh()
@@ -181,7 +190,7 @@ class Pods:
     def _refresh(self) -> None:
         for node in self._stale:
             pods = self._by_node.get(node, {})
-            guests = tuple(sorted("/".join(key) for key, pod in pods.items() if not pod.of_node))
+            guests = tuple(sorted("/".join(key) for key, pod in pods.items() if not pod.of_node and not pod.held))
             _set_or_drop(self._used, node, total(pod.requests for pod in pods.values()))
             _set_or_drop(self._tenants, node, guests)
         self._stale.clear()
@@ -213,6 +222,12 @@ class Pods:
             self.by_owner.pop(pod.owner_uid, None)
         elif pod.member is not None:
             self.by_member.pop((pod.namespace, pod.member), None)
+
+
+def _was_desk_refused(pod: Pod) -> bool:
+    """Anybody can make a pod that looks like a workspace's; those of a StatefulSet have a controller."""
+    of_desk = pod.member is not None and pod.member.kind == Workspace.KIND
+    return of_desk and bool(pod.owner_uid) and is_refusal(pod.phase, pod.reason)
 
 
 def _set_or_drop(index: dict[str, T], key: str, value: T) -> None:

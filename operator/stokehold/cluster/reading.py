@@ -1,6 +1,6 @@
 """One object of the API server -> one value of the model. Pure; all tolerance for odd objects is here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
@@ -26,6 +26,7 @@ from stokehold.cluster.annotations import (
     GPU_RESOURCE,
     JOB_NAME,
     PLACED_AT,
+    REFUSED_BY,
     TEMPLATE,
     TERM,
     UNDONE_AT,
@@ -39,6 +40,7 @@ from stokehold.cluster.resources import DEV_WORKSPACES, FIELD_MANAGER, INFERENCE
 from stokehold.model import accounting, names
 from stokehold.model.accounting import Resources
 from stokehold.model.demand import Terms, terms_of
+from stokehold.model.kubelets import Refusal
 from stokehold.model.pods import DELETED, Member, Pod, PodSet, Worker
 from stokehold.model.snapshot import Autoscaler, Holidays, Namespace, Node, PriorityClass, VolumeClaim
 from stokehold.model.taints import Taint
@@ -95,6 +97,7 @@ def read_pod(raw: wire.Pod) -> Pod:
         address=status.pod_ip if member else "",
         tracked=TRACKING_FINALIZER in meta.finalizers,
         terminating_since=meta.deletion_timestamp,
+        held=_is_held(meta, ended),
         created_at=meta.creation_timestamp,
         started_at=status.start_time,
         finished_at=ended.finished_at if ended else None,
@@ -180,6 +183,7 @@ def read_pod_set(raw: wire.PodSet) -> PodSet | None:
         wanted_by=_count(meta.annotations.get(WANTED_BY)) or 0,
         gpus=_count(meta.annotations.get(GPU_COUNT)),
         written_replicas=_count(meta.annotations.get(WRITTEN_REPLICAS)),
+        refusals=tuple(_refusals(meta.annotations.get(REFUSED_BY, ""))),
         undone_at=_times(meta.annotations.get(UNDONE_AT, "")),
         replicas_writer=other_writer(meta.managed_fields, FIELD_MANAGER, REPLICAS),
         template_writer=other_writer(meta.managed_fields, FIELD_MANAGER, TEMPLATE_SPEC),
@@ -327,6 +331,14 @@ def _why_it_failed(raw: wire.Pod, ended: wire.Terminated | None) -> str:
     return DELETED if is_answer else ended.reason
 
 
+def _is_held(meta: wire.Metadata, ended: wire.Terminated | None) -> bool:
+    """Whether what it was asked to end is kept by more than our own finalizer, which waits for its outcome alone."""
+    if meta.deletion_timestamp is None or not set(meta.finalizers) - {TRACKING_FINALIZER}:
+        return False
+    asked = meta.deletion_timestamp - timedelta(seconds=meta.deletion_grace_period_seconds)
+    return ended is not None and ended.finished_at is not None and ended.finished_at >= asked
+
+
 def _trouble(status: wire.PodStatus) -> str:
     """Why a container will hardly start by itself; the same words for as long as that lasts."""
     for container in (*status.init_container_statuses, *status.container_statuses):
@@ -345,6 +357,14 @@ def _holds(condition: wire.Condition | None) -> bool:
 
 def _times(text: str) -> tuple[datetime, ...]:
     return tuple(at for at in map(_time, text.split()) if at is not None)
+
+
+def _refusals(text: str) -> Iterator[Refusal]:
+    for part in text.split():
+        node, _, at = part.rpartition("=")
+        time = _time(at)
+        if node and time is not None:
+            yield Refusal(node, time)
 
 
 def _count(text: str | None) -> int | None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from stokehold.cluster.additions import Additions
 from stokehold.cluster.indexes import Clock, Jobs, Namespaced, Nodes, Owners, Pods, PodSets, Shelf, Wake
+from stokehold.cluster.kubelet_refusals import KubeletRefusals
 from stokehold.cluster.orphans import Orphans
 from stokehold.cluster.store import Key
 from stokehold.model import names
@@ -74,7 +75,7 @@ class Cluster:
         self.pods = Pods(wake)
         self.jobs = Jobs(wake)
         self.orphans = Orphans(self.pods, self.jobs, clock)
-        self._additions = Additions(clock)
+        self._additions, self._kubelet_refusals = Additions(clock), KubeletRefusals(clock)
         self.queues: Shelf[Queue] = Shelf(wake)
         self.node_pools: Shelf[NodePool] = Shelf(wake)
         self.priority_classes: Shelf[PriorityClass] = Shelf(wake)
@@ -210,7 +211,7 @@ class Cluster:
 
     def snapshot(self) -> Snapshot:
         """The cluster now."""
-        self._learn_additions()
+        self._learn()
         jobs = {
             key: self._with_claims(self._additions.counted(self._complete(job, self.pods.by_owner.get(job.uid))))
             for key, job in self.jobs.values.items()
@@ -245,11 +246,14 @@ class Cluster:
             notebooks=dict(self.notebooks),
         )
 
-    def _learn_additions(self) -> None:
+    def _learn(self) -> None:
+        """What is seen only in passing."""
         fresh = self.pods.take_fresh()
         self._additions.learn_from_workers(fresh, self.jobs.values)
         self._additions.learn_from_workspaces(fresh, self.workspaces.values.values())
         self._additions.forget_old()
+        self._kubelet_refusals.learn(self.pods.take_refused())
+        self._kubelet_refusals.forget({known.uid for known in self.stateful_sets.by_owner.values()})
 
     def pools_with_pods(self) -> list[ServingPool]:
         """The serving pools as a snapshot has them."""
@@ -290,6 +294,8 @@ class Cluster:
 
     def _with_volume(self, workspace: Workspace) -> Workspace:
         complete = self._additions.counted(self._with_pod_set(workspace, self.stateful_sets))
+        if complete.pod_set is not None:
+            complete = replace(complete, pod_set=self._kubelet_refusals.noted(complete.pod_set, complete.pods))
         if not all(pod.owner_uid for pod in complete.pods):  # a copy that somebody made to look into it is no desk
             complete = replace(complete, pods=tuple(pod for pod in complete.pods if pod.owner_uid))
         home = names.volume_claim_name(workspace.name)

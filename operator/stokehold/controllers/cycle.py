@@ -5,6 +5,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -54,14 +55,17 @@ class Cycle:
         self._carry_out = carry_out
         self._pace = pace
         self._woken = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._planned_in = 0.0
         self._due_at = math.inf
         self._follow_ups = 0
         metrics.CYCLE_FAILURES.labels(name)  # a series that starts at 1 hides its first increase
 
-    def wake(self) -> None:
-        """Something has changed; cheap, and harmless to call often."""
+    def wake(self, *, at_once: bool = False) -> None:
+        """Something has changed; cheap, and harmless to call often. `at_once` waits for nothing more to change."""
         self._woken.set()
+        if at_once:
+            self._hurried.set()
 
     async def run(self) -> None:
         """Until cancelled, or until this process may not lead any more (NotLeaderError)."""
@@ -106,11 +110,14 @@ class Cycle:
         try:
             async with asyncio.timeout(sleep):
                 await self._woken.wait()
-            await asyncio.sleep(self._pace.debounce_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pace.debounce_seconds):
+                    await self._hurried.wait()
             self._follow_ups = FOLLOW_UPS
         except TimeoutError:
             self._follow_ups = max(0, self._follow_ups - 1)
         self._woken.clear()
+        self._hurried.clear()
 
 
 class _timed:  # noqa: N801 - a context manager, read as a statement

@@ -76,6 +76,7 @@ class Operator:
         self._provisioner = Provisioner(settings.provisioning, self._calls, self._applier.apply)
         self._seen = self._cluster.snapshot()
         self._autoscaling = self._cycle("autoscaling", self._plan_autoscaling)
+        self._culling = self._cycle("culling", self._plan_culling, debounce=UNHURRIED_SECONDS)
         self._cycles = (
             self._cycle(
                 "scheduling",
@@ -90,7 +91,7 @@ class Operator:
                 self._provisioner.due,
             ),
             self._autoscaling,
-            self._cycle("culling", self._plan_culling, debounce=UNHURRIED_SECONDS),
+            self._culling,
         )
         self._prober = NotebookProber(self._cluster.notebooks, clock.now, settings.notebook_url)
         self._scraper = Scraper(
@@ -220,6 +221,8 @@ class Operator:
 
     def _plan_scheduling(self, snapshot: Snapshot) -> Iterable[Action]:
         self._seen = snapshot
+        if any(one.pod_set is not None and one.pod_set.refusal is not None for one in snapshot.workspaces.values()):
+            self._culling.wake(at_once=True)  # its StatefulSet makes pods as fast as a kubelet refuses them
         return plan_scheduling(snapshot, self._settings.scheduling)
 
     def _plan_autoscaling(self, snapshot: Snapshot) -> Iterable[Action]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaimSpec
 from stokehold.model.capacity import Instance, NodeRequest
+from stokehold.model.kubelets import Refusal
 from stokehold.model.pods import Pod
 from stokehold.model.snapshot import (
     Claim,
@@ -157,6 +158,8 @@ class StopWorkspace:
     why: str
     left: int = 0
     """How many replicas stay."""
+    refusals: tuple[Refusal, ...] = ()
+    """By kubelets, of its pod of late: what its StatefulSet remembers. Empty leaves that as it is."""
 
 
 @dataclass(frozen=True, slots=True)

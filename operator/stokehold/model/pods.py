@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from stokehold.model.accounting import Resources
+from stokehold.model.kubelets import Refusal
 
 DELETED = "Deleted"
 """The reason of a pod that failed because somebody had asked it to go: its exit code is the answer to a signal."""
@@ -66,6 +67,8 @@ class Pod:
     tracked: bool = False
     """Carries our finalizer: its outcome has not been recorded yet."""
     terminating_since: datetime | None = None
+    held: bool = False
+    """Ended when it was asked to go, and is kept by a finalizer of somebody else, who is not done with it there."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -91,8 +94,13 @@ class Pod:
 
     @property
     def is_over(self) -> bool:
-        """Has ended for good: it holds no resources any more."""
+        """Has ended for good."""
         return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def holds_resources(self) -> bool:
+        """Whether what it requests is nobody else's: a corpse that somebody holds counts until it is gone."""
+        return not self.is_over or self.held
 
     @property
     def is_active(self) -> bool:
@@ -134,6 +142,10 @@ class PodSet:
     """The number of replicas that we wrote last, from an annotation."""
     undone_at: tuple[datetime, ...] = ()
     """When we last undid what others had written, from an annotation."""
+    refusal: Refusal | None = None
+    """Of its pod, by the kubelet of the node that it is pinned to now."""
+    refusals: tuple[Refusal, ...] = ()
+    """Those before it of late, from an annotation."""
     replicas_writer: str = ""
     template_writer: str = ""
     """Who else has written the number, or a part of the pods' spec, as managedFields say."""

@@ -29,6 +29,7 @@ from stokehold.model.actions import (
     TellOfNode,
     WriteStatus,
 )
+from stokehold.model.kubelets import Refusal
 from stokehold.model.snapshot import Notebook, StopRecord, VolumeClaim, Workspace
 from stokehold.planning.culling.plan import plan_culling
 from stokehold.planning.culling.settings import CullingSettings
@@ -400,6 +401,21 @@ def test_pod_that_cannot_be_bound_or_lost_its_node_is_placed_anew():
         assert isinstance(stop, StopWorkspace)
         assert isinstance(told, WriteStatus)
         assert told.status["phase"] == "Pending"
+
+
+def test_node_whose_kubelet_refuses_its_pod_is_left_at_once_and_the_refusal_is_kept():
+    before, now = Refusal("n0", NOW - MINUTE), Refusal("n1", NOW, "UnexpectedAdmissionError: no healthy devices")
+    workspace = a_workspace()
+    assert workspace.pod_set is not None
+    refused = replace(workspace, pod_set=replace(workspace.pod_set, refusal=now, refusals=(before,) * 5), pods=())
+
+    stop, told = plan(workspaces_at(NOW, [refused]))
+
+    assert isinstance(stop, StopWorkspace)
+    assert stop.refusals == (before, before, before, before, now)
+    assert isinstance(told, WriteStatus)
+    assert (told.status["phase"], told.status["failedStarts"]) == ("Pending", 1)
+    assert now.why in told.notes[0].message
 
 
 def test_workspace_whose_pod_is_not_made_gives_its_gpus_back_and_waits_longer_each_time():

@@ -11,6 +11,8 @@ from kit.workspaces import a_workspace
 from stokehold.api.names import FRESH_VOLUME_ANNOTATION
 from stokehold.model.actions import Action, StartWorkspace, WriteStatus
 from stokehold.model.demand import Match, claims_of, within
+from stokehold.model.kubelets import Refusal
+from stokehold.model.pods import PodSet
 from stokehold.model.snapshot import Node, VolumeClaim, Workspace
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -92,6 +94,18 @@ def test_pause_after_a_pod_that_did_not_come_up_leaves_its_gpus_to_others():
     assert action.status["queue"]["reason"] == "BackingOff"
     assert action.status["queue"]["message"].startswith("no pod was made for it on n1; next attempt at ")
     assert isinstance(again, StartWorkspace)
+
+
+def test_node_that_refused_a_workspaces_pod_twice_of_late_is_left_to_others():
+    def after(*minutes_ago: int) -> Workspace:
+        refusals = tuple(Refusal("n1", NOW - timedelta(minutes=ago)) for ago in minutes_ago)
+        return replace(waiting({}), pod_set=PodSet("team-a", "ada", "set", "1", "uid-ada", 0, refusals=refusals))
+
+    assert isinstance(plan(after(1)), StartWorkspace)
+    assert isinstance(plan(after(1, 6)), StartWorkspace)
+    action = plan(after(1, 2))
+    assert isinstance(action, WriteStatus)
+    assert action.status["queue"]["reason"] == "WaitingForCapacity"
 
 
 @pytest.mark.parametrize(("times", "pause"), [(1, 5), (2, 10), (3, 20), (9, 60)])

@@ -8,7 +8,7 @@ from stokehold.api.v1alpha1.inference_pool import Rollout
 from stokehold.cluster import serving_manifests as manifests
 from stokehold.cluster.annotations import PLACED_AT
 from stokehold.cluster.apply.writes import Writes
-from stokehold.cluster.client import PatchKind
+from stokehold.cluster.client import PatchKind, pointer
 from stokehold.cluster.errors import ApiError
 from stokehold.cluster.manifests import require_node
 from stokehold.cluster.resources import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS, SERVICES
@@ -78,7 +78,7 @@ async def _patch(writes: Writes, action: WriteDeployment, known: PodSet) -> None
             {"op": "replace", "path": "/spec/strategy", "value": manifests.strategy(pool.spec.rollout or Rollout())},
         ]
     patch += (
-        {"op": "add", "path": f"/metadata/annotations/{_escaped(key)}", "value": value}
+        {"op": "add", "path": pointer("metadata", "annotations", key), "value": value}
         for key, value in remembered.items()
     )
     await writes.patch(DEPLOYMENTS, known.name, patch, namespace=known.namespace, kind=PatchKind.JSON)
@@ -91,7 +91,3 @@ async def _mark(writes: Writes, pod: Pod) -> None:
         await writes.patch(PODS, pod.name, patch, namespace=pod.namespace)
     except ApiError as error:
         log.debug("replica not marked", pod=f"{pod.namespace}/{pod.name}", error=str(error))
-
-
-def _escaped(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")

@@ -1,13 +1,20 @@
 """Writes for DevWorkspaces: what they own, their start and their stop."""
 
+from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from stokehold.api.names import FRESH_VOLUME_ANNOTATION, STOPPED_ANNOTATION
+from stokehold.api.times import format_time
+from stokehold.cluster import wire
 from stokehold.cluster import workspace_manifests as manifests
-from stokehold.cluster.annotations import WANTED_BY
+from stokehold.cluster.annotations import REFUSED_BY, WANTED_BY
 from stokehold.cluster.apply.writes import Writes
-from stokehold.cluster.client import PatchKind
+from stokehold.cluster.client import PatchKind, pointer
+from stokehold.cluster.errors import ConflictError
 from stokehold.cluster.own_kinds import stop_text
+from stokehold.cluster.reading import read_pod_set
 from stokehold.cluster.resources import DEV_WORKSPACES, PERSISTENT_VOLUME_CLAIMS, SERVICES, STATEFUL_SETS
 from stokehold.model import names
 from stokehold.model.actions import (
@@ -19,17 +26,21 @@ from stokehold.model.actions import (
     StartWorkspace,
     StopWorkspace,
 )
+from stokehold.model.pods import PodSet
 from stokehold.model.reasons import Event
 from stokehold.model.snapshot import Workspace
 from stokehold.observability import logs
 
 log = logs.get("apply")
 
+OF_STATUS = ("resource_version", "ready_replicas", "current_replicas", "updated_replicas", "problem", "refusal")
+"""What of a StatefulSet changes while nobody changes what it should be."""
+
 
 async def start(writes: Writes, action: StartWorkspace) -> None:
     """Its Service if that is missing, a new volume if it needs one, then the StatefulSet with a replica on the node."""
     workspace, placement = action.workspace, action.placement
-    await writes.create_own(SERVICES, manifests.service(workspace), workspace)
+    await writes.apply_own(SERVICES, manifests.service(workspace), workspace)
     if action.new_volume and (claim := manifests.volume_claim(workspace)) is not None:
         await writes.create_own(PERSISTENT_VOLUME_CLAIMS, claim, workspace)
     await _use_up_consent(writes, workspace)
@@ -39,8 +50,7 @@ async def start(writes: Writes, action: StartWorkspace) -> None:
     if known is None:
         await writes.create_own(STATEFUL_SETS, body, workspace)
     else:
-        body["metadata"] |= {"uid": known.uid, "resourceVersion": known.resource_version}
-        await writes.patch(STATEFUL_SETS, known.name, body, namespace=known.namespace, kind=PatchKind.APPLY)
+        await _rewrite(writes, known, body)
     name = f"{workspace.namespace}/{workspace.name}"
     log.info("workspace started", workspace=name, pool=placement.pool, node=placement.nodes[0])
     await writes.tell(workspace, action.notes)
@@ -65,12 +75,50 @@ async def stop(writes: Writes, action: StopWorkspace) -> None:
     known = action.workspace.pod_set
     if known is None:
         return
-    patch = {
-        "metadata": {"uid": known.uid, "resourceVersion": known.resource_version, "annotations": writes.stamp()},
-        "spec": {"replicas": action.left},
-    }
-    await writes.patch(STATEFUL_SETS, known.name, patch, namespace=known.namespace)
+    annotations = writes.stamp()
+    if action.refusals:
+        annotations |= {REFUSED_BY: " ".join(f"{one.node}={format_time(one.at)}" for one in action.refusals)}
+    await _scale(writes, known, action.left, annotations)
     log.info("workspace stopped", workspace="/".join(action.workspace.key), why=action.why, left=action.left)
+
+
+async def _rewrite(writes: Writes, known: PodSet, body: dict[str, Any]) -> None:
+    """The template is replaced whole: a merge or an apply would keep what the user has taken out of the spec."""
+    spec, annotations = body["spec"], body["metadata"]["annotations"]
+    patch = [
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": known.resource_version},
+        {"op": "replace", "path": "/spec/replicas", "value": spec["replicas"]},
+        {"op": "replace", "path": "/spec/template", "value": spec["template"]},
+        *(
+            {"op": "add", "path": pointer("metadata", "annotations", key), "value": annotations[key]}
+            for key in annotations
+        ),
+    ]
+    await writes.patch(STATEFUL_SETS, known.name, patch, namespace=known.namespace, kind=PatchKind.JSON)
+
+
+async def _scale(writes: Writes, known: PodSet, replicas: int, annotations: dict[str, str]) -> None:
+    """Its controller writes the status at any time, many times a second while its pod fails: that is tried again."""
+    for last_try in (False, False, False, True):
+        metadata = {"uid": known.uid, "resourceVersion": known.resource_version, "annotations": annotations}
+        patch = {"metadata": metadata, "spec": {"replicas": replicas}}
+        try:
+            await writes.patch(STATEFUL_SETS, known.name, patch, namespace=known.namespace)
+        except ConflictError:
+            if last_try or (newer := await _with_news_of_status(writes, known)) is None:
+                raise
+            known = newer
+        else:
+            return
+
+
+async def _with_news_of_status(writes: Writes, known: PodSet) -> PodSet | None:
+    """The StatefulSet as it is now; None when more than its status has changed."""
+    found = await writes.call(lambda: writes.api.get(STATEFUL_SETS, known.name, known.namespace))
+    fresh = read_pod_set(msgspec.convert(found, wire.PodSet))
+    if fresh is None or replace(fresh, **{name: getattr(known, name) for name in OF_STATUS}) != known:
+        return None
+    return replace(known, resource_version=fresh.resource_version)
 
 
 async def keep(writes: Writes, action: KeepWorkspace) -> None:

@@ -1,11 +1,13 @@
 """Where a workspace stands: what its StatefulSet and its pods say, before anybody asks how it is used."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from stokehold.api import conditions
 from stokehold.api.conditions import find_condition
-from stokehold.model.pods import Pod
+from stokehold.model.kubelets import Refusal
+from stokehold.model.pods import Pod, PodSet
 from stokehold.model.reasons import Stop
 from stokehold.model.shapes import workspace_digest
 from stokehold.model.snapshot import Snapshot, Workspace
@@ -18,6 +20,7 @@ STARTING, ACTIVE, QUIET, WARNED = "Starting", "Active", "Quiet", "Warned"
 STOPPING, STOPPED = "Stopping", "Stopped"
 SECOND = timedelta(seconds=1)
 MOST_AHEAD = timedelta(days=1)
+REMEMBERED_REFUSALS = 5
 OUTDATED = "its spec has been changed since it was started: what its pod is made of counts at its next start"
 
 
@@ -97,13 +100,13 @@ def ending_of(workspace: Workspace) -> Ending:
 
 
 def why_stuck(workspace: Workspace, snapshot: Snapshot, settings: CullingSettings) -> str | None:
-    """Why its pod will not start where it was put: the node has gone, or the pod is not made or not bound."""
+    """Why its pod will not start where it was put: the node is no good, or the pod is not made or not bound."""
     if not has_replica(workspace) or workspace.pod_set is None or not workspace.spec.running:
         return None
     node = workspace.pod_set.node
     pods = live_pods(workspace)
-    if node and node not in snapshot.nodes and not any(pod.bound for pod in pods):
-        return f"its node {node} has gone"
+    if (wrong := _wrong_node(workspace.pod_set, pods, snapshot)) is not None:
+        return wrong
     for pod in pods:
         if pod.terminating_since is None and outgrew(pod, workspace.added, snapshot):
             return f"its pod does not fit on {node}: {told(workspace.added)}"
@@ -115,6 +118,24 @@ def why_stuck(workspace: Workspace, snapshot: Snapshot, settings: CullingSetting
         name = workspace.pod_set.name
         return f"no pod was made for it on {node} (kubectl describe statefulset {name} says why)"
     return None
+
+
+def _wrong_node(made: PodSet, pods: Collection[Pod], snapshot: Snapshot) -> str | None:
+    """That the node does not take its pod, or has gone."""
+    node, refusal = made.node, made.refusal
+    if refusal is not None and refusal.node == node:
+        return f"node {node} refused its pod ({refusal.why})"
+    if node and node not in snapshot.nodes and not any(pod.bound for pod in pods):
+        return f"its node {node} has gone"
+    return None
+
+
+def refusals_of(workspace: Workspace) -> tuple[Refusal, ...]:
+    """The last of its pod by kubelets; empty when its pod was not refused now."""
+    known = workspace.pod_set
+    if known is None or known.refusal is None:
+        return ()
+    return (*known.refusals, known.refusal)[-REMEMBERED_REFUSALS:]
 
 
 def _without_pod_since(workspace: Workspace) -> datetime | None:

@@ -12,7 +12,7 @@ from stokehold.api.v1alpha1.gpu_node import Gpu, MigDevice
 from stokehold.api.v1alpha1.training_job import Eviction as EvictionRecord
 from stokehold.model.pauses import doubled
 from stokehold.model.reasons import Eviction
-from stokehold.model.snapshot import Job, ServingPool, Sighting, Snapshot
+from stokehold.model.snapshot import Job, ServingPool, Sighting, Snapshot, Workspace
 from stokehold.planning.scheduling.attempts import Attempt
 from stokehold.planning.scheduling.lifecycle import End, was_refused
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -47,6 +47,15 @@ def nodes_to_avoid_for(pool: ServingPool, snapshot: Snapshot, settings: Scheduli
     for pod in filter(was_refused, pool.pods):
         if pod.placed_at is not None and snapshot.taken_at - pod.placed_at <= settings.fault_window:
             refusals[pod.node] += 1
+    return _refusing(refusals, settings)
+
+
+def nodes_that_refused(workspace: Workspace, snapshot: Snapshot, settings: SchedulingSettings) -> frozenset[str]:
+    """The same from what its StatefulSet remembers, which is its owner's to edit: for that workspace alone."""
+    refusals: dict[str, int] = defaultdict(int)
+    for refusal in workspace.pod_set.refusals if workspace.pod_set is not None else ():
+        if snapshot.taken_at - refusal.at <= settings.fault_window:
+            refusals[refusal.node] += 1
     return _refusing(refusals, settings)
 
 

@@ -10,6 +10,7 @@ the gang is not whole -> taken back and planned anew
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from stokehold.model.kubelets import is_refusal
 from stokehold.model.pods import DELETED, Pod
 from stokehold.model.reasons import Eviction, Finish
 from stokehold.model.snapshot import Job, Snapshot
@@ -19,7 +20,6 @@ from stokehold.planning.scheduling.attempts import Attempt, current_attempt, is_
 from stokehold.planning.scheduling.queueing import Queues
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
-REFUSED_BY_KUBELET = ("UnexpectedAdmissionError", "NodeAffinity", "NodeSelector", "TopologyAffinityError")
 LOST_WITH_NODE = (
     "NodeLost",
     "Shutdown",
@@ -70,7 +70,7 @@ def kubelet_refused(case: Case) -> End | None:
 
 def was_refused(pod: Pod) -> bool:
     """Whether the kubelet did not take the pod that was bound to its node."""
-    return pod.phase == "Failed" and (pod.reason in REFUSED_BY_KUBELET or pod.reason.startswith("OutOf"))
+    return is_refusal(pod.phase, pod.reason)
 
 
 def node_was_lost(case: Case) -> End | None:

@@ -16,11 +16,11 @@ from datetime import datetime
 
 from stokehold.model.actions import Action
 from stokehold.model.demand import asking, avoiding, beyond
-from stokehold.model.snapshot import ServingPool, Snapshot
+from stokehold.model.snapshot import ServingPool, Snapshot, Workspace
 from stokehold.planning.placement.pools import resolve_pools
 from stokehold.planning.placement.priorities import priority_of
 from stokehold.planning.scheduling.admitting import admit, complete_gangs
-from stokehold.planning.scheduling.backoff import nodes_to_avoid_for
+from stokehold.planning.scheduling.backoff import nodes_that_refused, nodes_to_avoid_for
 from stokehold.planning.scheduling.closing import close_attempts
 from stokehold.planning.scheduling.lifecycle import Standing, standings_of
 from stokehold.planning.scheduling.queue_status import report_queues
@@ -94,4 +94,6 @@ def _entry(work: Work, since: datetime, queues: Queues, settings: SchedulingSett
         demand = asking(demand, beyond(demand, work.pod.requests))  # it is there, with all that was added to it
     if isinstance(owner, ServingPool):
         demand = avoiding(demand, nodes_to_avoid_for(owner, queues.snapshot, settings))
+    if isinstance(owner, Workspace):
+        demand = avoiding(demand, {*demand.avoid, *nodes_that_refused(owner, queues.snapshot, settings)})
     return Entry(work, owner, demand, since, priority, queues.of(owner))

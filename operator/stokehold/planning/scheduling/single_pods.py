@@ -93,7 +93,7 @@ def why_workspace_waits(workspace: Workspace, queues: Queues, settings: Scheduli
     )
     if refused is not None:
         return refused
-    leaving = [pod for pod in workspace.pods if not pod.is_over]
+    leaving = [pod for pod in workspace.pods if pod.holds_resources]
     if not leaving:
         return None
     return Explanation(
