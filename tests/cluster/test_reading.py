@@ -6,8 +6,15 @@ import msgspec
 import pytest
 
 from stokehold.cluster import wire
-from stokehold.cluster.own_kinds import read_job, read_workspace
-from stokehold.cluster.reading import child_reader, read_pod, read_pod_set
+from stokehold.cluster.own_kinds import read_claim, read_job, read_workspace
+from stokehold.cluster.reading import (
+    child_reader,
+    read_pod,
+    read_pod_set,
+    read_storage_class,
+    read_volume,
+    read_volume_claim,
+)
 from stokehold.model import names
 from stokehold.model.snapshot import Job
 
@@ -98,3 +105,54 @@ def test_a_pod_that_fails_because_it_was_deleted_is_told_from_one_that_failed_be
     pod = {"metadata": {"name": "x", **asked}, "spec": {"containers": []}, "status": status}
 
     assert read_pod(msgspec.convert(pod, wire.Pod)).reason == reason
+
+
+def test_volume_is_reached_from_where_its_affinity_and_its_labels_say():
+    def reach(labels: dict[str, str], *zones: str) -> list[list[str]] | None:
+        match = {"key": "disk", "operator": "In", "values": [*zones]}
+        affinity = {"required": {"nodeSelectorTerms": [{"matchExpressions": [match]}]}} if zones else None
+        raw = {"metadata": {"name": "v", "labels": labels}, "spec": {"nodeAffinity": affinity}}
+        terms = read_volume(msgspec.convert(raw, wire.Volume))
+        return [[str(one) for one in term] for term in terms] if terms is not None else None
+
+    zone = "topology.kubernetes.io/zone"
+    assert reach({"app": "x"}) is None
+    assert reach({zone: "z1__z2"}) == [[f"{zone} In (z1, z2)"]]
+    assert reach({"failure-domain.beta.kubernetes.io/zone": "z1"}, "ssd") == [["disk In (ssd)", f"{zone} In (z1)"]]
+
+
+@pytest.mark.parametrize(
+    ("modes", "on_one_node"),
+    [([], False), (["ReadWriteOnce"], True), (["ReadWriteOncePod"], True), (["ReadWriteOnce", "ReadWriteMany"], False)],
+)
+def test_claim_is_for_one_node_when_none_of_its_modes_is_shared(modes: list[str], on_one_node: bool):
+    raw = {"metadata": {"name": "c"}, "spec": {"accessModes": modes}}
+
+    assert read_volume_claim(msgspec.convert(raw, wire.VolumeClaim)).on_one_node is on_one_node
+
+
+def test_storage_class_says_for_which_nodes_it_makes_volumes():
+    terms = [{"matchLabelExpressions": [{"key": "zone", "values": ["z1", "z2"]}, {"key": "disk", "values": ["ssd"]}]}]
+    default = {"storageclass.kubernetes.io/is-default-class": "true"}
+    raw = {"metadata": {"name": "fast", "annotations": default}, "allowedTopologies": terms}
+
+    found = read_storage_class(msgspec.convert(raw, wire.StorageClass))
+
+    assert [[str(one) for one in term] for term in found.allowed] == [["zone In (z1, z2)", "disk In (ssd)"]]
+    assert found.is_default
+    assert read_storage_class(msgspec.convert({"metadata": {"name": "slow"}}, wire.StorageClass)).allowed == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "boots_in"),
+    [(None, None), ("{", None), ('{"webhook": 7}', None), ('{"simulated": {"bootTime": "3s", "newer": 1}}', "3s")],
+)
+def test_claim_remembers_the_provider_of_its_pool_if_that_can_be_read(text: str | None, boots_in: str | None):
+    annotations = {"stokehold.dev/provider": text} if text else {}
+    spec = {"poolName": "cloud", "gpuType": "h100", "gpusPerNode": 8, "capacityClass": "spot"}
+    raw = {"metadata": {"name": "c", "uid": "u", "annotations": annotations}, "spec": spec}
+
+    provider = read_claim(msgspec.convert(raw, wire.OwnKind)).provider
+
+    found = str(provider.simulated.boot_time) if provider is not None and provider.simulated is not None else None
+    assert found == boots_in

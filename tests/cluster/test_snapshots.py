@@ -6,13 +6,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from builders import GPU, NOW
+from builders import GPU, NOW, a_serving_pool
 from kit.workspaces import a_workspace, its_pod
 from stokehold.cluster import wire
 from stokehold.cluster.reading import read_pod
-from stokehold.cluster.snapshots import Cluster
+from stokehold.cluster.snapshots import SIZE_ASKED_AGAIN_AFTER, Cluster
+from stokehold.model.demand import Match
 from stokehold.model.kubelets import Refusal
 from stokehold.model.pods import Member, Pod
+from stokehold.model.snapshot import StorageClass, VolumeClaim
 
 
 def test_a_copy_of_a_workspaces_pod_that_nobody_controls_is_not_the_workspace():
@@ -108,3 +110,61 @@ def test_refusal_of_a_workspaces_pod_is_known_although_its_statefulset_has_delet
     seen_and_gone(refused)
     cluster.pods.on_upsert(pod.key, None, replace(pod, phase="Running"))
     assert known() is None, "one that runs has been taken"
+
+
+def test_a_serving_pool_has_the_claims_that_its_pods_name_and_may_run_where_their_volumes_are():
+    zone = ((Match("zone", "In", ("z1",)),),)
+    pool = replace(a_serving_pool(), claims=("cache", "models"))
+    cluster = Cluster(lambda: None, lambda: NOW)
+    cluster.serving_pools.values[pool.key] = pool
+    bound = VolumeClaim("Bound", volume="v1")
+    cluster.volume_claims.values[(pool.namespace, "models")] = bound
+    cluster.volumes.values["v1"] = zone
+
+    (found,) = cluster.snapshot().serving_pools.values()
+
+    assert found.volumes == (("cache", None), ("models", bound))
+    assert found.reach == (("models", zone),)
+    assert found.demand.node_affinity == zone
+
+
+def test_size_that_the_api_server_refused_is_asked_for_again_after_some_minutes():
+    workspace, volume = a_workspace("ada"), VolumeClaim("Bound", size="1Gi")
+    now = [NOW]
+    cluster = Cluster(lambda: None, lambda: now[0])
+    cluster.workspaces.values[workspace.key] = workspace
+    cluster.volume_claims.values[(workspace.namespace, "ada-home")] = volume
+    cluster.note_refused_size(workspace, "2Gi")
+
+    def refused() -> str | None:
+        cluster.snapshot()
+        (found,) = cluster.snapshot().workspaces.values()
+        return found.volume.refused_size if found.volume is not None else None
+
+    assert refused() == "2Gi"
+    now[0] += SIZE_ASKED_AGAIN_AFTER
+    assert refused() == ""
+
+
+def test_where_a_storage_class_makes_volumes_counts_until_there_is_one():
+    here, there = (((Match("zone", "In", (zone,)),),) for zone in ("z1", "z2"))
+    cluster = Cluster(lambda: None, lambda: NOW)
+    for made in (StorageClass("slow", (), is_default=True), StorageClass("fast", here)):
+        cluster.storage_classes.values[made.name] = made
+    for name in ("new", "any", "waits", "bound"):
+        of = {"storageClassName": "fast"} if name == "new" else {}
+        workspace = a_workspace(name, storage={"size": "1Gi", **of})
+        cluster.workspaces.values[workspace.key] = workspace
+    claims = cluster.volume_claims.values
+    claims[("team-a", "waits-home")] = VolumeClaim("Pending", storage_class="fast")
+    claims[("team-a", "bound-home")] = VolumeClaim("Bound", volume="v", storage_class="fast")
+    cluster.volumes.values["v"] = there
+
+    found = {workspace.name: dict(workspace.reach) for workspace in cluster.snapshot().workspaces.values()}
+
+    assert found == {
+        "new": {"new-home": here},
+        "any": {},
+        "waits": {"waits-home": here},
+        "bound": {"bound-home": there},
+    }

@@ -166,3 +166,11 @@ def test_agent_leaves_a_node_whose_driver_is_about_to_be_replaced(home: Path):
         absent_or_not_paused = {m["key"]: m["values"] for m in term["matchExpressions"] if m["operator"] == "NotIn"}
         assert absent_or_not_paused["nvidia.com/gpu.deploy.client"] == paused
         assert absent_or_not_paused["nvidia.com/gpu.deploy.dcgm-exporter"] == paused
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_an_operator_that_serves_admission_goes_on_until_nobody_is_sent_to_it(home: Path, serves: bool):
+    deployment = one(render(home, f"webhook.enabled={str(serves).lower()}"), "Deployment")
+
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container.get("lifecycle") == ({"preStop": {"sleep": {"seconds": 5}}} if serves else None)

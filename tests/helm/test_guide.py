@@ -9,6 +9,7 @@ import pytest
 from hack.cluster import LocalCluster
 from hack.installation import CHART, RELEASE, ROOT, HelmError, OperatorProcess, helm, install
 
+from kit.burst import Cloud
 from kit.jobs import Team, wait_until
 
 pytestmark = pytest.mark.cluster
@@ -50,7 +51,9 @@ def test_work_outlives_an_uninstallation_is_taken_over_again_or_let_go_by_the_co
     installed: LocalCluster, tmp_path: Path
 ):
     operator = OperatorProcess.start(installed, "before", tmp_path / "before.log")
-    team = Team.create(installed, "removal")
+    team, cloud = Team.create(installed, "removal"), Cloud(installed)
+    cloud.declare(1, keepWarm=1, delay="1h")
+    wait_until(cloud.claims, 20)
     team.submit("runs")
     team.wait_phase("runs", "Running", within=60)
     (pod,) = team.pods()
@@ -66,9 +69,12 @@ def test_work_outlives_an_uninstallation_is_taken_over_again_or_let_go_by_the_co
     assert pod["metadata"]["uid"] in {p["metadata"]["uid"] for p in team.live_pods("runs")}
 
     team.kubectl("delete", "tj", "--all")
+    installed.kubectl("delete", "gnc", "--all", "--wait=false")
     (release,) = blocks("bash")
     path = f"{installed.bin('kubectl').parent}:{os.environ['PATH']}"
     environment = {"PATH": path, "HOME": str(tmp_path), "KUBECONFIG": str(installed.kubeconfig)}
     subprocess.run(["bash", "-euo", "pipefail", "-c", release], env=environment, check=True)  # noqa: S603, S607 - ours
-    wait_until(lambda: not team.pods(), 30)
+    wait_until(lambda: not team.pods() and not cloud.claims(), 30)
+    installed.kubectl("delete", "gnp", "--all")
+    installed.kubectl("delete", "nodes", "-l", f"stokehold.dev/simulated-pool={cloud.name}")
     team.delete()

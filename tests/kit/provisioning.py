@@ -96,7 +96,7 @@ class World:
     def carry_out(self, action: Action) -> None:  # noqa: C901, PLR0912, PLR0915 - one branch an action, flat
         snapshot = self.snapshot
         match action:
-            case CreateClaim(name, spec):
+            case CreateClaim(name, spec, provider):
                 if name in snapshot.claims:
                     return
                 self._uids += 1
@@ -106,6 +106,7 @@ class World:
                     resource_version="1",
                     generation=1,
                     created_at=self.now,
+                    provider=provider,
                     spec=spec,
                     status=GPUNodeClaimStatus(),
                     finalizers=(RELEASE_FINALIZER,),

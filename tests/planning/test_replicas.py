@@ -16,9 +16,9 @@ from builders import (
     seconds_ago,
 )
 from stokehold.model.actions import Action, AdmitJob, DeletePod, PlaceReplica, WriteStatus
-from stokehold.model.demand import replica_demand
+from stokehold.model.demand import Match, replica_demand, within
 from stokehold.model.pods import Pod
-from stokehold.model.snapshot import Namespace, PriorityClass, ServingPool, Snapshot
+from stokehold.model.snapshot import Namespace, PriorityClass, ServingPool, Snapshot, VolumeClaim
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
 
@@ -56,6 +56,20 @@ def test_serving_goes_before_training_by_the_charts_classes_however_long_that_ha
 
     assert any(isinstance(action, PlaceReplica) for action in actions)
     assert not any(isinstance(action, AdmitJob) for action in actions)
+
+
+def test_replicas_wait_for_the_volumes_that_they_name_and_for_gpus_where_those_are():
+    pool = replace(a_serving_pool(pods=[gated()]), volumes=(("models", None),))
+
+    (missing,) = plan(world(pool))
+    zone = ((Match("zone", "In", ("z1",)),),)
+    there = replace(pool, volumes=(("models", VolumeClaim("Bound")),), reach=(("models", zone),))
+    (elsewhere,) = plan(world(replace(there, demand=within(pool.demand, zone))))
+
+    assert isinstance(missing, WriteStatus)
+    assert missing.status["queue"]["reason"] == "VolumeUnavailable"
+    assert isinstance(elsewhere, WriteStatus)
+    assert "volume claim models can be reached from nodes with zone In (z1)" in elsewhere.status["queue"]["message"]
 
 
 def test_replica_in_a_namespace_that_no_queue_serves_waits_and_says_so():

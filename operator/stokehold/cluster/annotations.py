@@ -27,6 +27,8 @@ REFUSED_BY = f"{KEY_PREFIX}refused-by"
 between."""
 CLOSED = f"{KEY_PREFIX}closed"
 """On a node that was bought: that it is closed because we closed it."""
+PROVIDER = f"{KEY_PREFIX}provider"
+"""On a claim: spec.provider of its pool when the claim was made, as JSON; the pool may be gone before the node is."""
 PLACED_AT = f"{KEY_PREFIX}placed-at"
 """On the pod of a replica: when it got its node."""
 

@@ -19,8 +19,10 @@ from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaim
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePool
 from stokehold.api.v1alpha1.gpu_queue import GPUQueue
 from stokehold.api.v1alpha1.inference_pool import InferencePool
+from stokehold.api.v1alpha1.providers import Provider
 from stokehold.api.v1alpha1.training_job import FAILED, SUCCEEDED, TrainingJob, TrainingJobStatus
 from stokehold.cluster import wire
+from stokehold.cluster.annotations import PROVIDER
 from stokehold.cluster.nesting import DEEPEST, is_nested_deeper
 from stokehold.model.demand import claims_of, demand_of, replica_demand, shape_of, workspace_demand
 from stokehold.model.snapshot import Claim, Job, NodePool, Proof, Queue, ServingPool, Sighting, StopRecord, Workspace
@@ -119,7 +121,11 @@ def read_serving_pool(raw: wire.OwnKind) -> ServingPool:
     """An InferencePool without its pods; raises ValueError when it cannot be understood."""
     parsed = InferencePool.read(_document("InferencePool", raw))
     return ServingPool(
-        **_identity(raw.metadata), spec=parsed.spec, status=parsed.status, demand=replica_demand(parsed.spec)
+        **_identity(raw.metadata),
+        spec=parsed.spec,
+        status=parsed.status,
+        demand=replica_demand(parsed.spec),
+        claims=claims_of(parsed.spec),
     )
 
 
@@ -137,6 +143,7 @@ def read_claim(raw: wire.OwnKind) -> Claim:
         parsed = GPUNodeClaim.read({**_document("GPUNodeClaim", raw), "spec": left})
     return Claim(
         **_identity(raw.metadata),
+        provider=_provider(raw.metadata),
         spec=parsed.spec,
         status=parsed.status,
         finalizers=tuple(raw.metadata.finalizers),
@@ -207,6 +214,14 @@ def proof_text(proof: Proof, job: str) -> str:
     """The annotation's value for the proof of the job of this name; `read_job` reads it back."""
     text = ProofText(proof.outcome, proof.attempt, proof.restarts, proof.completed_at, proof.reason, proof.message, job)
     return msgspec.json.encode(text).decode()
+
+
+def _provider(meta: wire.Metadata) -> Provider | None:
+    text = meta.annotations.get(PROVIDER)
+    try:
+        return Provider.model_validate_json(text, extra="ignore") if text else None
+    except ValueError:
+        return None
 
 
 def _stop_record(annotations: Mapping[str, str]) -> StopRecord | None:

@@ -39,10 +39,18 @@ from stokehold.cluster.ownership import TEMPLATE as TEMPLATE_SPEC
 from stokehold.cluster.resources import DEV_WORKSPACES, FIELD_MANAGER, INFERENCE_POOLS, TRAINING_JOBS
 from stokehold.model import accounting, names
 from stokehold.model.accounting import Resources
-from stokehold.model.demand import Terms, terms_of
+from stokehold.model.demand import Match, Terms, terms_of
 from stokehold.model.kubelets import Refusal
 from stokehold.model.pods import DELETED, Member, Pod, PodSet, Worker
-from stokehold.model.snapshot import Autoscaler, Holidays, Namespace, Node, PriorityClass, VolumeClaim
+from stokehold.model.snapshot import (
+    Autoscaler,
+    Holidays,
+    Namespace,
+    Node,
+    PriorityClass,
+    StorageClass,
+    VolumeClaim,
+)
 from stokehold.model.taints import Taint
 
 MIRROR = "kubernetes.io/config.mirror"
@@ -61,6 +69,20 @@ MEMBERSHIP = (
 CHILD_NAMES = {INFERENCE_POOLS.kind: names.serving_name, DEV_WORKSPACES.kind: names.workspace_name}
 """How the one StatefulSet, Deployment, Service and budget of an owner is called."""
 SERVICE_NAMES = {**CHILD_NAMES, TRAINING_JOBS.kind: names.service_name}
+
+PLACE_LABELS = {
+    "topology.kubernetes.io/zone": "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region": "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone": "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region": "topology.kubernetes.io/region",
+}
+"""Labels of volumes by which kube-scheduler keeps pods near them, and those of nodes that they are compared with."""
+
+DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+"""On the StorageClass of claims that name none."""
+
+SHARED_MODES = frozenset({"ReadWriteMany", "ReadOnlyMany"})
+"""Access modes in which several nodes may have a volume at once."""
 
 LARGEST_GANG = 4096
 """What the API allows in spec.numNodes."""
@@ -196,14 +218,31 @@ def read_volume_claim(raw: wire.VolumeClaim) -> VolumeClaim:
         phase=raw.status.phase,
         deleting=raw.metadata.deletion_timestamp is not None,
         volume=raw.spec.volume_name,
+        storage_class=raw.spec.storage_class_name,
         size=str(raw.spec.resources.requests.get("storage", "")),
+        on_one_node=bool(raw.spec.access_modes) and not SHARED_MODES & set(raw.spec.access_modes),
     )
 
 
 def read_volume(raw: wire.Volume) -> Terms | None:
     """From which nodes a volume can be reached; None for one that all nodes can reach."""
     affinity = raw.spec.node_affinity
-    return terms_of(affinity.required) if affinity is not None and affinity.required else None
+    terms = terms_of(affinity.required) if affinity is not None and affinity.required else ()
+    labels = raw.metadata.labels
+    told = [(key, labels[label]) for label, key in PLACE_LABELS.items() if label in labels]
+    places = tuple(Match(key, "In", tuple(places.split("__"))) for key, places in told)
+    if places:
+        terms = tuple((*term, *places) for term in terms or ((),))
+    return terms or None
+
+
+def read_storage_class(raw: wire.StorageClass) -> StorageClass:
+    """Where volumes of a class may be made."""
+    terms = tuple(
+        tuple(Match(one.key, "In", tuple(one.values)) for one in term.match_label_expressions)
+        for term in raw.allowed_topologies
+    )
+    return StorageClass(raw.metadata.name, terms, raw.metadata.annotations.get(DEFAULT_CLASS) == "true")
 
 
 def read_holidays(raw: wire.ConfigMap) -> Holidays:

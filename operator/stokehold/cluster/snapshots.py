@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from stokehold.api.v1alpha1.dev_workspace import Storage
 from stokehold.cluster.additions import Additions
 from stokehold.cluster.indexes import Clock, Jobs, Namespaced, Nodes, Owners, Pods, PodSets, Shelf, Wake
 from stokehold.cluster.kubelet_refusals import KubeletRefusals
@@ -33,6 +34,7 @@ from stokehold.model.snapshot import (
     ServingPool,
     Sighting,
     Snapshot,
+    StorageClass,
     VolumeClaim,
     Workspace,
 )
@@ -40,6 +42,7 @@ from stokehold.model.snapshot import (
 T = TypeVar("T")
 W = TypeVar("W", Job, Workspace, ServingPool)
 S = TypeVar("S", Workspace, ServingPool)
+V = TypeVar("V", Job, ServingPool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,10 @@ class Refusal:
     generation: int
     times: int
     name_taken: bool
+
+
+SIZE_ASKED_AGAIN_AFTER = timedelta(minutes=5)
+"""The storage class may allow by then what it had refused."""
 
 
 @dataclass(slots=True)
@@ -90,9 +97,9 @@ class Cluster:
         self.holidays: Namespaced[Holidays] = Namespaced(wake)
         self.volumes: Shelf[Terms] = Shelf(wake)
         """By name: those that not all nodes can reach."""
-        self.serving_services = Owners(wake)
+        self.storage_classes: Shelf[StorageClass] = Shelf(wake)
+        self.serving_services, self.disruption_budgets = Owners(wake), Owners(wake)
         self.workspace_services, self.gang_services = Owners(wake), Owners(wake)
-        self.disruption_budgets = Owners(wake)
         self.autoscalers: Namespaced[Autoscaler] = Namespaced(wake)
         self.loads: dict[Key, PoolLoad] = {}
         """Of the serving pools, as the scraper has gathered them."""
@@ -100,8 +107,8 @@ class Cluster:
         """What Jupyter servers have said, kept by their prober."""
         self._refusals: dict[str, Refusal] = {}
         """By uid of the owner."""
-        self._refused_sizes: dict[str, str] = {}
-        """By uid of the workspace; a new process asks once more."""
+        self._refused_sizes: dict[str, tuple[str, datetime]] = {}
+        """By uid of the workspace, with when; a new process asks once more."""
         self._told: dict[str, frozenset[str]] = {}
         """By uid of the GPUNode; a new process tells it again, and the API server has the Event already."""
         self._refused_statuses: set[str] = set()
@@ -170,7 +177,7 @@ class Cluster:
 
     def note_refused_size(self, workspace: Workspace, size: str) -> None:
         """Remember that the workspace's volume cannot grow to this size."""
-        self._refused_sizes[workspace.uid] = size
+        self._refused_sizes[workspace.uid] = (size, self._clock())
 
     def note_status(self, subject: OwnObject, *, refused: bool) -> None:
         """Remember whether the API server takes a claim's status: what is given back must go without it."""
@@ -258,7 +265,8 @@ class Cluster:
     def pools_with_pods(self) -> list[ServingPool]:
         """The serving pools as a snapshot has them."""
         reached, guarded = self.serving_services.uids(), self.disruption_budgets.uids()
-        pools = [self._with_pod_set(pool, self.deployments) for pool in self.serving_pools.values.values()]
+        known = (self._with_pod_set(pool, self.deployments) for pool in self.serving_pools.values.values())
+        pools = [self._with_claims(pool) for pool in known]
         others = {(key[0], found.pool): found for key, found in sorted(self.autoscalers.values.items(), reverse=True)}
         return [
             replace(p, has_service=p.uid in reached, has_budget=p.uid in guarded, autoscaler=others.get(p.key))
@@ -282,14 +290,14 @@ class Cluster:
             name_taken=refusal.name_taken,
         )
 
-    def _with_claims(self, job: Job) -> Job:
-        if not job.claims:
-            return job
-        reach = tuple(self._reach(job.namespace, job.claims))
-        demand = within(job.demand, *(terms for _, terms in reach)) if reach else job.demand
-        return replace(job, volumes=self._named(job), reach=reach, demand=demand)
+    def _with_claims(self, owner: V) -> V:
+        if not owner.claims:
+            return owner
+        reach = tuple(self._reach(owner.namespace, owner.claims))
+        demand = within(owner.demand, *(terms for _, terms in reach)) if reach else owner.demand
+        return replace(owner, volumes=self._named(owner), reach=reach, demand=demand)
 
-    def _named(self, owner: Job | Workspace) -> tuple[tuple[str, VolumeClaim | None], ...]:
+    def _named(self, owner: Job | Workspace | ServingPool) -> tuple[tuple[str, VolumeClaim | None], ...]:
         return tuple((name, self.volume_claims.values.get((owner.namespace, name))) for name in owner.claims)
 
     def _with_volume(self, workspace: Workspace) -> Workspace:
@@ -301,11 +309,14 @@ class Cluster:
         home = names.volume_claim_name(workspace.name)
         volume = self.volume_claims.values.get((workspace.namespace, home))
         if volume is not None:
-            refused = self._refused_sizes.get(workspace.uid, "")
+            refused, _ = self._refused_sizes.get(workspace.uid, ("", None))
             complete = replace(complete, volume=replace(volume, refused_size=refused))
         if workspace.claims:
             complete = replace(complete, volumes=self._named(workspace))
         reach = tuple(self._reach(workspace.namespace, (home, *workspace.claims)))
+        if volume is None and workspace.spec.storage is not None:
+            terms = self._will_reach(workspace.spec.storage)
+            reach = ((home, terms), *reach) if terms else reach
         if not reach:
             return complete
         # kube-scheduler would refuse all other nodes, and the workspace would hold their GPUs meanwhile.
@@ -314,9 +325,21 @@ class Cluster:
     def _reach(self, namespace: str, claims: Iterable[str]) -> Iterator[tuple[str, Terms]]:
         for claim in claims:
             known = self.volume_claims.values.get((namespace, claim))
-            terms = self.volumes.values.get(known.volume) if known is not None else None
+            if known is None:
+                continue
+            made_by = self.storage_classes.values.get(known.storage_class)
+            made_for = made_by.allowed if made_by is not None else None
+            terms = self.volumes.values.get(known.volume) if known.volume else made_for
             if terms:
                 yield claim, terms
+
+    def _will_reach(self, storage: Storage) -> Terms:
+        """For which nodes a volume would be made that nobody has claimed yet; empty for all."""
+        classes = self.storage_classes.values
+        named = storage.storage_class_name
+        default = (found for _, found in sorted(classes.items()) if found.is_default)
+        known = classes.get(named) if named else next(default, None)
+        return known.allowed if known is not None else ()
 
     def _with_holidays(self, workspace: Workspace) -> Workspace:
         schedule = workspace.spec.schedule
@@ -339,4 +362,6 @@ class Cluster:
         if self._refusals or self._refused_sizes:
             alive = {owner.uid for owner in owners}
             self._refusals = {uid: refusal for uid, refusal in self._refusals.items() if uid in alive}
-            self._refused_sizes = {uid: size for uid, size in self._refused_sizes.items() if uid in alive}
+            forgiven = self._clock() - SIZE_ASKED_AGAIN_AFTER
+            sizes = self._refused_sizes.items()
+            self._refused_sizes = {uid: told for uid, told in sizes if uid in alive and told[1] > forgiven}

@@ -246,6 +246,8 @@ class VolumeClaimSpec(msgspec.Struct, rename="camel"):
     """Which volume a claim is bound to, and what it asks for."""
 
     volume_name: str = ""
+    storage_class_name: str = ""
+    access_modes: list[str] = []
     resources: Resources = msgspec.field(default_factory=Resources)
 
 
@@ -274,6 +276,26 @@ class Volume(msgspec.Struct):
 
     metadata: Metadata
     spec: VolumeSpec = msgspec.field(default_factory=VolumeSpec)
+
+
+class LabelValues(msgspec.Struct):
+    """One label of nodes and what it may be."""
+
+    key: str = ""
+    values: list[str] = []
+
+
+class TopologyTerm(msgspec.Struct, rename="camel"):
+    """Where volumes of a class may be made: all labels must fit."""
+
+    match_label_expressions: list[LabelValues] = []
+
+
+class StorageClass(msgspec.Struct, rename="camel"):
+    """A StorageClass."""
+
+    metadata: Metadata
+    allowed_topologies: list[TopologyTerm] = []
 
 
 class ScaleTarget(msgspec.Struct, rename="camel"):

@@ -98,9 +98,9 @@ class ProviderCalls:
         for gone in self._polled.keys() - pools.keys():
             del self._polled[gone]
             cluster.note_listing(gone, None)
-        await self._registry.close(keep=pools)
-        self._forget_pauses()
         busy = {claim.spec.pool_name for claim in cluster.claims.values.values()}
+        await self._registry.close(keep=pools.keys() | busy)
+        self._forget_pauses()
         for name, pool in pools.items():
             key = f"list {name}"
             if not owner or key in self._running or not self._is_due(pool, is_busy=name in busy):

@@ -28,6 +28,7 @@ from stokehold.cluster.reading import (
     read_pod,
     read_pod_set,
     read_priority_class,
+    read_storage_class,
     read_volume,
     read_volume_claim,
 )
@@ -101,6 +102,7 @@ class Watches:
         self._others: tuple[Informer[Any], ...] = (
             watch(resources.CONFIG_MAPS, wire.ConfigMap, read_holidays, cluster.holidays, labels=HOLIDAYS_LABEL),
             watch(resources.PERSISTENT_VOLUMES, wire.Volume, read_volume, cluster.volumes),
+            watch(resources.STORAGE_CLASSES, wire.StorageClass, read_storage_class, cluster.storage_classes),
             watch(resources.NODES, wire.Node, read_node, cluster.nodes),
             watch(resources.NAMESPACES, wire.Namespace, read_namespace, cluster.namespaces),
             watch(resources.PRIORITY_CLASSES, wire.PriorityClass, read_priority_class, cluster.priority_classes),

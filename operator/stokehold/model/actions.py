@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from stokehold.api.v1alpha1.gpu_node_claim import GPUNodeClaimSpec
+from stokehold.api.v1alpha1.providers import Provider
 from stokehold.model.capacity import Instance, NodeRequest
 from stokehold.model.kubelets import Refusal
 from stokehold.model.pods import Pod
@@ -205,6 +206,8 @@ class CreateClaim:
 
     name: str
     spec: GPUNodeClaimSpec
+    provider: Provider | None = None
+    """Of the pool: kept with the claim, whose node must be given back although the pool may be gone by then."""
 
 
 @dataclass(frozen=True, slots=True)

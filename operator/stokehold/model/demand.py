@@ -111,6 +111,20 @@ def allows(terms: Terms, labels: Mapping[str, str]) -> bool:
     return any(all(match.holds(labels) for match in term) for term in terms)
 
 
+def may_hold(term: tuple[Match, ...]) -> bool:
+    """Whether there can be a node whose labels satisfy all; comparisons of numbers are taken to agree."""
+    for key in {match.key for match in term}:
+        matches = [match for match in term if match.key == key]
+        absent = any(match.operator == "DoesNotExist" for match in matches)
+        if absent and any(match.operator not in ("DoesNotExist", "NotIn") for match in matches):
+            return False
+        listed = [set(match.values) for match in matches if match.operator == "In"]
+        ruled_out = set().union(*(match.values for match in matches if match.operator == "NotIn"))
+        if listed and not set.intersection(*listed) - ruled_out:
+            return False
+    return True
+
+
 def demand_of(spec: TrainingJobSpec) -> Demand:
     """The demand of a TrainingJob, computed from the very pod that would be created."""
     topology = spec.topology
@@ -133,7 +147,7 @@ def workspace_demand(spec: DevWorkspaceSpec) -> Demand:
     return _demand(pod, count=1, min_count=1, gpus=spec.gpus, gpu_types=tuple(spec.gpu_types))
 
 
-def claims_of(spec: TrainingJobSpec | DevWorkspaceSpec) -> tuple[str, ...]:
+def claims_of(spec: TrainingJobSpec | DevWorkspaceSpec | InferencePoolSpec) -> tuple[str, ...]:
     """The volume claims that its user has named for its pods."""
     checkpoint = spec.checkpoint if isinstance(spec, TrainingJobSpec) else None
     if not (checkpoint or spec.volumes or spec.pod_template):

@@ -25,7 +25,8 @@ class Waiting(StrEnum):
     """A volume claim that it names, or the one with a workspace's files, is gone, lost or being deleted (nothing starts
     on an empty one unasked), or no node reaches all of its volumes."""
     TERMINATING_PODS = "WaitingForTerminatingPods"
-    """Pods of the attempt before have not gone yet; their GPUs are still used."""
+    """Pods of the attempt before have not gone yet; their GPUs are still used, and volumes that one node alone can have
+    are still theirs."""
     TOPOLOGY_PLACEMENT_FAILED = "TopologyPlacementFailed"
     """Enough is free, but not inside one domain of the required topology level."""
     PROVISIONING = "ProvisioningCapacity"

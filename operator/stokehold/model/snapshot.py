@@ -16,6 +16,7 @@ from stokehold.api.v1alpha1.gpu_node_claim import Beneficiary, GPUNodeClaimSpec,
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec, GPUNodePoolStatus
 from stokehold.api.v1alpha1.gpu_queue import GPUQueueSpec, GPUQueueStatus
 from stokehold.api.v1alpha1.inference_pool import InferencePoolSpec, InferencePoolStatus
+from stokehold.api.v1alpha1.providers import Provider
 from stokehold.api.v1alpha1.training_job import TrainingJobSpec, TrainingJobStatus
 from stokehold.model.accounting import Resources
 from stokehold.model.capacity import Answer, Listing
@@ -87,14 +88,27 @@ class VolumeClaim:
     deleting: bool = False
     volume: str = ""
     """The name of the volume that it is bound to."""
+    storage_class: str = ""
     size: str = ""
     """What the claim asks for, as a quantity; empty when that is not known."""
     refused_size: str = ""
     """The size to which the API server would not let it grow."""
+    on_one_node: bool = False
+    """Whether only one node at a time can have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorageClass:
+    """What claims without a volume yet get theirs from."""
+
+    name: str
+    allowed: Terms
+    """The nodes for which it makes volumes; empty means all."""
+    is_default: bool = False
 
 
 Reach = tuple[tuple[str, Terms], ...]
-"""By claim of a pod the nodes that can reach the volume; without those that all nodes can reach."""
+"""By claim of a pod the nodes that can reach the volume, or for which it can be made; without those that all can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +225,11 @@ class ServingPool(OwnObject):
     spec: InferencePoolSpec
     status: InferencePoolStatus
     demand: Demand
+    claims: tuple[str, ...] = ()
+    """The volume claims that its pods name."""
+    volumes: tuple[tuple[str, VolumeClaim | None], ...] = ()
+    """Those claims; None for one that does not exist."""
+    reach: Reach = ()
     pod_set: PodSet | None = None
     autoscaler: Autoscaler | None = None
     """The other who scales it."""
@@ -235,6 +254,8 @@ class Claim(OwnObject):
 
     spec: GPUNodeClaimSpec
     status: GPUNodeClaimStatus
+    provider: Provider | None = None
+    """Of its pool when it was made; None on claims of older versions."""
     finalizers: tuple[str, ...] = ()
     deleting_since: datetime | None = None
     status_refused: bool = False

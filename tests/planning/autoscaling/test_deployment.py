@@ -59,6 +59,11 @@ def test_others_who_write_every_three_seconds_are_undone_three_times_and_then_le
     later = NOW + timedelta(minutes=31)
     tried_again = plan(world(pool, shifted(load, later), later))
     assert sum(isinstance(action, WriteDeployment) for action in tried_again) == 1
+    soon = NOW + timedelta(minutes=2)
+    asked = world(replace(pool, generation=pool.generation + 1), shifted(load, soon), soon)
+    assert sum(isinstance(action, WriteDeployment) for action in plan(asked)) == 1
+    (pool,) = carried_out(asked, plan(asked)).serving_pools.values()
+    assert condition(pool, "ScalingActive")[0] == "True"
 
 
 def test_pod_spec_that_somebody_else_changed_is_restored_and_the_reversal_remembered():

@@ -91,12 +91,27 @@ def test_claim_that_nobody_can_read_gives_its_machine_back_when_it_is_deleted():
     assert world.machines == {}
 
 
-def test_claim_whose_pool_is_gone_says_so_and_goes_on_when_it_is_back():
+def test_claim_whose_pool_is_gone_is_given_back_by_what_it_remembers_of_it():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    assert len(world.machines) == 1
+
+    world.snapshot = replace(world.snapshot, node_pools={}, jobs={})
+    (claim,) = world.claims
+    world.carry_out(DeleteClaim(claim, "somebody deleted it"))
+    world.settle()
+
+    assert world.claims == []
+    assert world.machines == {}
+
+
+def test_claim_of_an_older_version_whose_pool_is_gone_says_so_and_goes_on_when_it_is_back():
     world = a_world(a_waiting_job(numNodes=1))
     world.settle()
     pools = world.snapshot.node_pools
-    world.snapshot = replace(world.snapshot, node_pools={}, jobs={})
     (claim,) = world.claims
+    claim = replace(claim, provider=None)
+    world.snapshot = replace(world.snapshot, node_pools={}, jobs={}, claims={claim.name: claim})
     world.carry_out(DeleteClaim(claim, "somebody deleted it"))
 
     world.settle()
@@ -229,3 +244,31 @@ def test_claim_whose_record_the_schema_does_not_take_goes_once_its_machine_is_go
 
     assert world.claims == []
     assert world.snapshot.nodes == {}
+
+
+def test_idle_node_of_a_claim_whose_record_the_schema_does_not_take_is_closed_and_given_back():
+    world = a_world(a_waiting_job(numNodes=1))
+    world.settle()
+    world.boot()
+    world.settle()
+    (node,) = world.snapshot.nodes
+    world.snapshot = replace(world.snapshot, jobs={}, tenants={node: ("team-b/worker",)})
+    _refuse_records(world)
+    assert len(world.machines) == 1, "somebody is on it"
+
+    world.snapshot = replace(world.snapshot, tenants={})
+    _refuse_records(world)
+
+    assert world.claims == []
+    assert world.machines == {}
+
+
+def _refuse_records(world: World) -> None:
+    """Some plans, of which the API server takes all but the statuses of claims."""
+    for _ in range(10):
+        for action in world.plan():
+            if isinstance(action, WriteStatus) and isinstance(action.subject, Claim):
+                refused = {name: replace(one, status_refused=True) for name, one in world.snapshot.claims.items()}
+                world.snapshot = replace(world.snapshot, claims=refused)
+            else:
+                world.carry_out(action)

@@ -22,13 +22,16 @@ def with_pools(world: World, *pools: NodePool) -> None:
     world.settle()
 
 
-def bought(*, booted: bool = False, left: tuple[NodePool, ...] = (DEAR,)) -> World:
-    """Four nodes were bought of the cheap pool, which is gone now."""
+def bought(*, booted: bool = False, left: tuple[NodePool, ...] = (DEAR,), remembers: bool = False) -> World:
+    """Four nodes were bought of the cheap pool, which is gone now; by an older version, unless claims remember it."""
     world = a_world(a_waiting_job(), pools=[CHEAP, DEAR])
     world.settle()
     if booted:
         world.boot()
         world.settle()
+    if not remembers:
+        claims = {claim.name: replace(claim, provider=None) for claim in world.claims}
+        world.snapshot = replace(world.snapshot, claims=claims)
     with_pools(world, *left)
     return world
 
@@ -56,6 +59,18 @@ def test_gang_buys_of_another_pool_when_its_own_stays_away_and_says_what_may_cos
     world.settle()
     assert standing_purchases(world.snapshot)["uid-gang"].is_ready
     assert len(world.machines) == 8, "nobody can be asked to take the first four away"
+
+
+def test_claims_that_remember_their_provider_cost_nothing_twice():
+    world = bought(remembers=True)
+    world.wait(LONG)
+    world.settle()
+    world.boot()
+    world.settle()
+
+    assert (pools_of(world), pools_of(world, leaving=True)) == ({"dear": 4}, {})
+    assert standing_purchases(world.snapshot)["uid-gang"].is_ready
+    assert len(world.machines) == 4
 
 
 @pytest.mark.parametrize("back", ["before", "between", "after"])
@@ -119,12 +134,14 @@ def test_second_purchase_that_was_half_written_is_completed():
     assert {claim.name for claim in world.claims if not claim.deleting} == {claim.name for claim in claims}
 
 
-def test_node_of_a_lost_pool_with_somebody_on_it_stays():
-    world = bought(booted=True)
+@pytest.mark.parametrize("remembers", [False, True])
+def test_node_of_a_lost_pool_with_somebody_on_it_stays(remembers: bool):
+    world = bought(booted=True, remembers=remembers)
     held, *_ = (claim.name for claim in world.claims)
     world.snapshot = replace(world.snapshot, tenants={held: ("team-b/stranger",)})
     world.wait(LONG)
     world.settle()
 
     assert not world.snapshot.claims[held].deleting
-    assert (pools_of(world), pools_of(world, leaving=True)) == ({"dear": 4, "cheap": 1}, {"cheap": 3})
+    left = {} if remembers else {"cheap": 3}
+    assert (pools_of(world), pools_of(world, leaving=True)) == ({"dear": 4, "cheap": 1}, left)

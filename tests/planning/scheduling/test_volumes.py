@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from builders import GPU, NOW, a_job, a_node, a_snapshot, a_worker, seconds_ago
+from stokehold.api.v1alpha1.training_job import TrainingJobStatus
 from stokehold.model.actions import Action, AdmitJob, WriteStatus
-from stokehold.model.demand import Match, Terms, claims_of, within
+from stokehold.model.demand import Match, Terms, claims_of, may_hold, within
 from stokehold.model.snapshot import Job, Node, VolumeClaim
 from stokehold.planning.scheduling.plan import plan_scheduling
 from stokehold.planning.scheduling.settings import SchedulingSettings
@@ -82,12 +83,59 @@ def test_job_waits_for_gpus_where_its_volume_is_and_names_the_place():
     assert f"volume claim ckpt can be reached from nodes with {ZONE} In (z1) alone" in queue["message"]
 
 
-def test_volumes_of_a_job_that_no_node_reaches_together_are_told_at_once():
-    action = plan(job_with(VolumeClaim("Bound"), ("ckpt", "z1"), ("data", "z3")), Z1, Z2, Z3)
+@pytest.mark.parametrize("nodes", [(Z1, Z2, Z3), (Z1, Z2)], ids=["nodes in both", "no node in one"])
+def test_volumes_of_a_job_that_no_node_reaches_together_are_told_at_once(nodes: tuple[Node, ...]):
+    action = plan(job_with(VolumeClaim("Bound"), ("ckpt", "z1"), ("data", "z3")), *nodes)
 
     assert isinstance(action, WriteStatus)
     assert action.status["queue"]["reason"] == "VolumeUnavailable"
     assert "no node reaches all of its volumes" in action.status["queue"]["message"]
+
+
+def test_what_became_of_a_claim_is_told_at_once_although_the_reason_is_the_same():
+    dying = job_with(VolumeClaim("Bound", deleting=True))
+    told = plan(dying, Z1)
+    assert isinstance(told, WriteStatus)
+    status = TrainingJobStatus.model_validate(told.status)
+
+    action = plan(replace(job_with(None), status=status), Z1)
+
+    assert isinstance(action, WriteStatus)
+    assert action.status["queue"]["message"] == "there is no volume claim ckpt"
+
+
+@pytest.mark.parametrize("on_one_node", [True, False])
+def test_corpse_on_a_dead_node_is_waited_for_while_it_has_the_volume_that_one_node_alone_can_have(on_one_node: bool):
+    job = job_with(VolumeClaim("Bound", on_one_node=on_one_node))
+    corpse = a_worker(job, nodes=("z1",), terminating_since=seconds_ago(600), tracked=False)
+    waits = replace(job, status=TrainingJobStatus(attempt=2), pods=(corpse,))
+
+    action = plan(waits, replace(Z1, ready=False), Z2)
+
+    if not on_one_node:
+        assert isinstance(action, AdmitJob)
+        return
+    assert isinstance(action, WriteStatus)
+    queue = action.status["queue"]
+    assert queue["reason"] == "WaitingForTerminatingPods"
+    assert f"{corpse.name} on z1, which should be gone by" in queue["message"]
+    assert "the volume of claim ckpt is there until it has gone" in queue["message"]
+    assert isinstance(plan(waits, Z2), AdmitJob)  # the node has been taken away, and the volume is free
+
+
+@pytest.mark.parametrize(
+    ("terms", "possible"),
+    [
+        ([("In", "a", "b"), ("In", "b", "c")], True),
+        ([("In", "a"), ("In", "b")], False),
+        ([("In", "a"), ("NotIn", "a")], False),
+        ([("NotIn", "a"), ("DoesNotExist",)], True),
+        ([("In", "a"), ("DoesNotExist",)], False),
+        ([("Exists",), ("In", "a")], True),
+    ],
+)
+def test_matches_that_no_labels_can_satisfy_are_known(terms: list[tuple[str, ...]], possible: bool):
+    assert may_hold(tuple(Match(ZONE, operator, tuple(values)) for operator, *values in terms)) is possible
 
 
 @pytest.mark.parametrize("said", ["", "0/3 nodes are available"])

@@ -1,7 +1,7 @@
 """Writes for GPUNodeClaims and the nodes that they stand for. What costs money is asked of providers, not here."""
 
 from stokehold.api.names import API_VERSION, MANAGED_BY, RELEASE_FINALIZER
-from stokehold.cluster.annotations import CLOSED
+from stokehold.cluster.annotations import CLOSED, PROVIDER
 from stokehold.cluster.apply.writes import FIELD_MANAGER, Writes
 from stokehold.cluster.errors import AlreadyExistsError
 from stokehold.cluster.resources import GPU_NODE_CLAIMS, NODES
@@ -13,13 +13,14 @@ log = logs.get("apply")
 
 async def create(writes: Writes, action: CreateClaim) -> None:
     """With the finalizer from the start: no machine may outlive its record."""
+    provider = action.provider.model_dump_json(by_alias=True, exclude_none=True) if action.provider else None
     body = {
         "apiVersion": API_VERSION,
         "kind": "GPUNodeClaim",
         "metadata": {
             "name": action.name,
             "labels": dict(MANAGED_BY),
-            "annotations": writes.stamp(),
+            "annotations": writes.stamp() | ({PROVIDER: provider} if provider else {}),
             "finalizers": [RELEASE_FINALIZER],
         },
         "spec": action.spec.model_dump(mode="json", by_alias=True, exclude_none=True),

@@ -25,8 +25,9 @@ class Contention:
     """The reversals to remember, this one included."""
 
 
-def contention(known: PodSet | None, now: datetime) -> Contention | None:
-    """What others have done to the Deployment; None when nobody has."""
+def contention(known: PodSet | None, now: datetime, *, asked_again: bool = False) -> Contention | None:
+    """What others have done to the Deployment; None when nobody has. Whoever asks the pool for something else
+    (`asked_again`) is heard: once, if the other hand is still there."""
     if known is None:
         return None
     number = known.written_replicas is not None and known.replicas != known.written_replicas
@@ -36,7 +37,7 @@ def contention(known: PodSet | None, now: datetime) -> Contention | None:
     what = f"spec.replicas to {known.replicas}" if number else "the template of its pods"
     undone = known.undone_at[-MOST_REVERSALS:]
     fought = len(undone) == MOST_REVERSALS and undone[-1] - undone[0] < WITHIN
-    until = undone[-1] + STAND_BACK if fought else now
+    until = undone[-1] + STAND_BACK if fought and not asked_again else now
     if now < until:
         told = f"{other} keeps writing {what}: left as it is until {until:%H:%M} UTC; scale the InferencePool instead"
         return Contention(told, True, undone)

@@ -42,7 +42,7 @@ def _plan_pool(
     now = snapshot.taken_at
     verdict = decide(pool, snapshot.loads, now, settings)
     obstacle = why_not_shaped(pool, snapshot)
-    quarrel = contention(pool.pod_set, now)
+    quarrel = contention(pool.pod_set, now, asked_again=_is_asked_again(pool))
     stands_back = quarrel is not None and quarrel.stands_back
     if not stands_back:
         refused = _was_refused(pool, snapshot, settings)
@@ -115,6 +115,14 @@ def _told_of_refusal(pool: ServingPool) -> Iterator[Note]:
 def _is_told(pool: ServingPool) -> bool:
     told = find_condition(pool.status.conditions, conditions.SCALING_ACTIVE)
     return told is not None and told.status == conditions.FALSE
+
+
+def _is_asked_again(pool: ServingPool) -> bool:
+    """Whether its spec has changed since we stood back: an autoscaler has another number, its owner another wish."""
+    told = find_condition(pool.status.conditions, conditions.SCALING_ACTIVE)
+    if told is None or told.status != conditions.FALSE or told.observed_generation is None:
+        return False
+    return told.observed_generation != pool.generation
 
 
 def _was_refused(pool: ServingPool, snapshot: Snapshot, settings: AutoscalingSettings) -> bool:

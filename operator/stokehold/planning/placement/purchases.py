@@ -81,16 +81,22 @@ def is_lost(pool: str, snapshot: Snapshot) -> bool:
 
 
 def written_off(snapshot: Snapshot) -> dict[str, tuple[Claim, ...]]:
-    """By uid of the job: nodes of lost pools that are not waited for any more, for one of them is deleted.
+    """By uid of the job: nodes of lost pools that are not waited for any more, for one of them is deleted, or others
+    have been bought of a pool that is there.
 
     Their records stay, and the machines are given back when the pool is there again.
     """
     lost = [c for _, c in sorted(snapshot.claims.items()) if is_lost(c.spec.pool_name, snapshot)]
+    if not lost:
+        return {}
     given_up = {_purchase_of(claim) for claim in lost if claim.deleting}
+    there = (c for c in snapshot.claims.values() if not c.deleting and not is_lost(c.spec.pool_name, snapshot))
+    elsewhere = {(claim.work.uid, claim.work.attempt) for claim in there if claim.work is not None}
     found: dict[str, tuple[Claim, ...]] = {}
     for claim in lost:
-        if claim.work is not None and _purchase_of(claim) in given_up:
-            found[claim.work.uid] = (*found.get(claim.work.uid, ()), claim)
+        work = claim.work
+        if work is not None and (_purchase_of(claim) in given_up or (work.uid, work.attempt) in elsewhere):
+            found[work.uid] = (*found.get(work.uid, ()), claim)
     return found
 
 

@@ -54,7 +54,7 @@ def give_back_unneeded(world: World, counted_on: Collection[str]) -> Iterator[Ac
         spare = [claim for claim in claims if world.is_spare(claim)]
         keep = _kept_warm(pool, spare, world)
         for claim in claims:
-            if claim.deleting or claim.name in world.touched:
+            if claim.deleting or (claim.name in world.touched and not claim.status_refused):
                 continue
             if world.has_expired(claim):
                 yield DeleteClaim(claim, f"it has expired after {claim.spec.expire_after}")
@@ -70,7 +70,7 @@ def dismantle(claim: Claim, world: World) -> Iterator[Action]:
     """The next step of a claim that is deleted; what was begun is begun again by whoever leads next."""
     if RELEASE_FINALIZER not in claim.finalizers:
         return
-    node, pool = world.nodes.get(claim.name), world.pool_of(claim)
+    node, pool = world.nodes.get(claim.name), world.gives_back_to(claim)
     answer = world.snapshot.answers.get(claim.uid)
     # A schema that does not take the record must not keep the claim: the machine is gone, and its provider says so.
     is_known = claim.status.phase == api.RELEASED or (isinstance(answer, Terminated) and claim.status_refused)
@@ -125,13 +125,23 @@ def _let_go(claim: Claim, world: World) -> Iterator[Action]:
     if claim.status.phase != api.READY:
         yield DeleteClaim(claim, "nobody waits for it any more")
         return
-    delay = pool.spec.scale_down.delay.to_timedelta() if pool is not None else world.settings.settle
     node = world.nodes.get(claim.name)
+    if claim.status_refused and node is not None:
+        yield _next_unrecorded_step(claim, node)
+        return
+    delay = pool.spec.scale_down.delay.to_timedelta() if pool is not None else world.settings.settle
     if since is None or node is None or world.now - since < delay:
         return
     why = f"idle since {since:%H:%M:%S} UTC"
     yield CordonNode(node, True, why)
     yield reporting.draining(claim, why, world.now)
+
+
+def _next_unrecorded_step(claim: Claim, node: Node) -> Action:
+    """The schema takes no record of an empty node, so the node alone tells how far it is, and nobody waits longer."""
+    if node.unschedulable and node.closed_by_us:
+        return DeleteClaim(claim, "idle, and its status is refused")
+    return CordonNode(node, True, "idle, and its status is refused")
 
 
 def _open_again(claim: Claim, world: World) -> Iterator[Action]:

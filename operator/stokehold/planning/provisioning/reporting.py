@@ -141,7 +141,8 @@ def stranded(claim: Claim, pool: NodePool | None, now: datetime) -> WriteStatus 
             claim, now, (STRANDED, False, reasons.Claim.POOL_FOUND, f"GPUNodePool {pool.name} is there again")
         )
         return WriteStatus(claim, render(claim, {"conditions": news}, now))
-    message = f"GPUNodePool {claim.spec.pool_name} does not exist any more: make it again to give the machine back"
+    mend = "make it again, or delete the claim" if claim.provider else "make it again"
+    message = f"GPUNodePool {claim.spec.pool_name} does not exist any more: {mend} to give the machine back"
     news = told_conditions(claim, now, (STRANDED, True, reasons.Claim.POOL_MISSING, message))
     note = Note(reasons.Claim.POOL_MISSING, message, "stranded", warning=True)
     return WriteStatus(claim, render(claim, {"conditions": news}, now), (note,))

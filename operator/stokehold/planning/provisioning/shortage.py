@@ -144,7 +144,8 @@ def _buy_for(short: list[Job], plenty: Plenty, market: Market, world: World) -> 
         for claim in offer.reused:
             yield reporting.reused(claim, work, world.now)
         for name in _names(job, work.attempt, offer.bought, world):
-            yield CreateClaim(name, _spec(job, work, offer.pool, offer.zone, world))
+            spec = _spec(job, work, offer.pool, offer.zone, world)
+            yield CreateClaim(name, spec, offer.pool.spec.provider)
     yield from _tell_covered(covered, world)
 
 
@@ -203,10 +204,11 @@ def _complete(world: World, market: Market) -> Iterator[Action]:
         else:
             market.take(purchase.pool, lacks)
             work = _beneficiary(purchase.job, purchase.attempt, purchase.size)
-            spec = _spec(purchase.job, work, world.snapshot.node_pools[purchase.pool], purchase.zone, world)
+            pool = world.snapshot.node_pools[purchase.pool]
+            spec = _spec(purchase.job, work, pool, purchase.zone, world)
             names = _names(purchase.job, purchase.attempt, purchase.size, world)
             for name in islice((name for name in names if name not in present), lacks):
-                yield CreateClaim(name, spec)
+                yield CreateClaim(name, spec, pool.spec.provider)
 
 
 def _names(job: Job, attempt: int, count: int, world: World) -> Iterator[str]:
@@ -285,7 +287,7 @@ def _keep_warm(market: Market, world: World) -> Iterator[Action]:
         taken = {claim.name for claim in claims}
         free = (n for n in (warm_name(name, number) for number in range(1, 20_001)) if n not in taken)
         for warm_claim in islice(free, lacks):
-            yield CreateClaim(warm_claim, _node_spec(pool, zone, world))
+            yield CreateClaim(warm_claim, _node_spec(pool, zone, world), pool.spec.provider)
 
 
 def _node_spec(pool: NodePool, zone: str, world: World) -> api.GPUNodeClaimSpec:

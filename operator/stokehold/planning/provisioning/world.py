@@ -14,6 +14,8 @@ from stokehold.api.v1alpha1.gpu_node_claim import (
     RELEASED,
     REQUESTED,
 )
+from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePoolSpec, PoolLimits
+from stokehold.model.shapes import digest
 from stokehold.model.snapshot import Claim, Job, Node, NodePool, Snapshot
 from stokehold.planning.placement.purchases import (
     Purchase,
@@ -65,6 +67,10 @@ class World:
         pool = self.snapshot.node_pools.get(claim.spec.pool_name)
         return pool if pool is not None and pool.spec.provider is not None else None
 
+    def gives_back_to(self, claim: Claim) -> NodePool | None:
+        """The pool whose provider takes the claim's machine, as it was when the claim was made should it be gone."""
+        return self.pool_of(claim) or _pool_as_it_was(claim)
+
     def claims_of(self, pool: str) -> Sequence[Claim]:
         """All claims of a pool, by name."""
         return self.by_pool.get(pool, [])
@@ -107,6 +113,21 @@ class World:
     def has_expired(self, claim: Claim) -> bool:
         """Whether it is to be given back whatever happens."""
         return self.now - claim.created_at >= claim.spec.expire_after.to_timedelta()
+
+
+def _pool_as_it_was(claim: Claim) -> NodePool | None:
+    """No more of it than its provider needs; None when the claim does not know it."""
+    if claim.provider is None:
+        return None
+    spec = GPUNodePoolSpec(
+        provider=claim.provider,
+        gpu_type=claim.spec.gpu_type,
+        gpus_per_node=claim.spec.gpus_per_node,
+        limits=PoolLimits(max_nodes=0),
+    )
+    uid = digest(claim.provider.model_dump(mode="json"))  # one for all its claims, for it names the connection
+    name, born = claim.spec.pool_name, claim.created_at
+    return NodePool(name=name, uid=uid, resource_version="", generation=0, created_at=born, spec=spec)
 
 
 def is_coming(claim: Claim) -> bool:

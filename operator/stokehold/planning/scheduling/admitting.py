@@ -118,7 +118,8 @@ def _tell_waiting(
         if isinstance(entry.owner, ServingPool):
             why = with_additions(beyond(entry.owner.demand, dict(demand.requests)), why)
         else:
-            why = with_volume(entry.owner, with_additions(entry.owner.added, why))
+            why = with_additions(entry.owner.added, why)
+        why = with_volume(entry.owner, why)
         yield from teller.tell(Held(entry.work, why, position))
 
 

@@ -105,7 +105,7 @@ def why_not_queued(job: Job, attempt: Attempt, queues: Queues, settings: Schedul
         or creation_refused(job, queues.snapshot, settings)
         or volumes.unusable(job)
         or volumes.apart(job, queues.snapshot)
-        or _terminating_pods(attempt, queues.snapshot)
+        or _terminating_pods(job, attempt, queues.snapshot)
     )
 
 
@@ -136,27 +136,30 @@ def creation_refused(owner: Owner, snapshot: Snapshot, settings: SchedulingSetti
     return refusal(owner)
 
 
-def _terminating_pods(attempt: Attempt, snapshot: Snapshot) -> Explanation | None:
-    holders = [pod for pod in attempt.history if _still_runs(pod, snapshot)]
+def _terminating_pods(job: Job, attempt: Attempt, snapshot: Snapshot) -> Explanation | None:
+    held = volumes.on_one_node(job)
+    holders = [pod for pod in attempt.history if _is_there(pod, snapshot)]
+    if not held:
+        holders = [pod for pod in holders if not is_corpse(pod, snapshot.taken_at)]
     if not holders:
         return None
     first = min(holders, key=lambda pod: pod.name)
-    since = f" since {first.terminating_since:%H:%M:%S} UTC" if first.terminating_since else ""
+    due = f", which should be gone by {first.terminating_since:%H:%M:%S} UTC" if first.terminating_since else ""
+    keeps = f"; the volume of claim {held} is there until it has gone" if held else ""
     return Explanation(
         Waiting.TERMINATING_PODS,
-        f"{len(holders)} pods of the attempt before have not gone yet; {first.name} on {first.node}{since}",
+        f"{len(holders)} pods of the attempt before have not gone yet; {first.name} on {first.node}{due}{keeps}",
         "Nothing to do; should it last, ask the platform team to look at that node.",
     )
 
 
-def _still_runs(pod: Pod, snapshot: Snapshot) -> bool:
-    """Whether a pod of an earlier attempt may still be at work; a dead node's corpse must not hold its job for ever.
+def _is_there(pod: Pod, snapshot: Snapshot) -> bool:
+    """Whether a pod of an earlier attempt may still be at work, or its volume still where it was.
 
-    Like the Job controller we go on once its grace period is over; what it holds stays counted on its node.
+    A dead node's corpse must not hold its job for ever: like the Job controller we go on once its grace period is over,
+    unless a volume that one node alone can have is still with it. What it holds stays counted on its node.
     """
-    if pod.is_over or (pod.bound and pod.node not in snapshot.nodes):
-        return False
-    return not is_corpse(pod, snapshot.taken_at)
+    return not pod.is_over and (not pod.bound or pod.node in snapshot.nodes)
 
 
 def is_corpse(pod: Pod, now: datetime) -> bool:

@@ -77,7 +77,8 @@ def useless_corpses(snapshot: Snapshot, settings: SchedulingSettings) -> Iterato
 
 def why_replica_waits(replica: Replica, queues: Queues) -> Explanation | None:
     """What keeps a replica out of the queue; None when it may be placed."""
-    return unserved(replica.pool, queues)
+    pool = replica.pool
+    return unserved(pool, queues) or volumes.unusable(pool) or volumes.apart(pool, queues.snapshot)
 
 
 def why_workspace_waits(workspace: Workspace, queues: Queues, settings: SchedulingSettings) -> Explanation | None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, product
 
 from stokehold.api.names import FRESH_VOLUME_ANNOTATION
 from stokehold.model import names
-from stokehold.model.demand import allows
+from stokehold.model.demand import allows, may_hold
 from stokehold.model.reasons import Waiting
-from stokehold.model.snapshot import Job, Snapshot, Workspace
+from stokehold.model.snapshot import Job, Reach, Snapshot, Workspace
+from stokehold.model.statuses import Owner
 from stokehold.planning.placement.explain import Explanation
 
 
@@ -35,10 +37,10 @@ def files_unavailable(workspace: Workspace) -> Explanation | None:
         step = f"Restore it, or delete the claim and annotate the workspace with {FRESH_VOLUME_ANNOTATION}={name}."
     else:
         return None
-    return Explanation(Waiting.VOLUME_UNAVAILABLE, message, step)
+    return _unavailable(message, step)
 
 
-def unusable(owner: Job | Workspace) -> Explanation | None:
+def unusable(owner: Owner) -> Explanation | None:
     """Claims that its pods name and that are missing, dying or lost: nothing is held for a pod that cannot start."""
     for name, volume in owner.volumes:
         if volume is None:
@@ -50,25 +52,39 @@ def unusable(owner: Job | Workspace) -> Explanation | None:
             message, step = f"the volume behind claim {name} is lost", "Restore it, or name another claim"
         else:
             continue
-        return Explanation(Waiting.VOLUME_UNAVAILABLE, message, f"{step}; it starts by itself then.")
+        return _unavailable(message, f"{step}; it starts by itself then.")
     return None
 
 
-def apart(owner: Job | Workspace, snapshot: Snapshot) -> Explanation | None:
-    """Each of its volumes can be reached from some node, and no node reaches all: it would wait for ever."""
-    if len(owner.reach) < 2:
-        return None
-    nodes = snapshot.nodes.values()
-    reached = [{claim for claim, terms in owner.reach if allows(terms, node.labels)} for node in nodes]
-    everything = {claim for claim, _ in owner.reach}
-    if everything in reached or set().union(*reached) != everything:
+def on_one_node(job: Job) -> str:
+    """The first of its claims whose volume only one node at a time can have; empty without one."""
+    return next((name for name, volume in job.volumes if volume is not None and volume.on_one_node), "")
+
+
+def apart(owner: Owner, snapshot: Snapshot) -> Explanation | None:
+    """No node reaches all of its volumes, and none that comes will: it would wait for ever."""
+    if len(owner.reach) < 2 or not (_exclude_each_other(owner.reach) or _each_elsewhere(owner.reach, snapshot)):
         return None
     message = f"no node reaches all of its volumes: {'; '.join(_places(owner))}"
     step = "Move one of them, for example by a snapshot that is restored there, or take it out of spec.volumes."
-    return Explanation(Waiting.VOLUME_UNAVAILABLE, message, step)
+    return _unavailable(message, step)
 
 
-def with_volume(owner: Job | Workspace, why: Explanation) -> Explanation:
+def _exclude_each_other(reach: Reach) -> bool:
+    """Whether no node could reach all, whatever its labels: as with two zones."""
+    together = product(*(terms for _, terms in reach))
+    return not any(may_hold(tuple(chain(*terms))) for terms in together)
+
+
+def _each_elsewhere(reach: Reach, snapshot: Snapshot) -> bool:
+    """Whether each can be reached from some node that is there, and all from none."""
+    nodes = snapshot.nodes.values()
+    reached = [{claim for claim, terms in reach if allows(terms, node.labels)} for node in nodes]
+    everything = {claim for claim, _ in reach}
+    return everything not in reached and set().union(*reached) == everything
+
+
+def with_volume(owner: Owner, why: Explanation) -> Explanation:
     """The reason with the places of its volumes, when they rule nodes out."""
     if not owner.reach or why.reason is Waiting.PROVISIONING:
         return why
@@ -76,7 +92,12 @@ def with_volume(owner: Job | Workspace, why: Explanation) -> Explanation:
     return replace(why, message=message, next_step=f"It starts when GPUs are free there. {why.next_step}")
 
 
-def _places(owner: Job | Workspace) -> Iterator[str]:
+def _unavailable(message: str, step: str) -> Explanation:
+    """What is to be done depends on the message, so each is told at once."""
+    return Explanation(Waiting.VOLUME_UNAVAILABLE, message, step, urgent=message)
+
+
+def _places(owner: Owner) -> Iterator[str]:
     for claim, terms in owner.reach:
         places = " or ".join(" and ".join(map(str, term)) for term in terms)
         yield f"volume claim {claim} can be reached from nodes with {places} alone"
