@@ -1,6 +1,7 @@
 """One step from look to look."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -123,6 +124,20 @@ def test_activity_is_dated_and_the_verdict_since_its_change():
     assert device.signal.verdict is Verdict.ACTIVE
     assert (device.since - START).total_seconds() == 30
     assert device.last_active == device.since
+
+
+@pytest.mark.parametrize("hours", [2, -2])
+def test_a_clock_that_is_put_right_claims_no_hour_that_nobody_has_seen(hours: int):
+    wrong = START - timedelta(hours=hours)
+    looks = [seen(0.0, a_gpu(0, utilization_percent=50)), *quiet_until(90)[1:]]
+    looks = [replace(look, at=replace(look.at, wall=wrong + timedelta(seconds=look.at.monotonic))) for look in looks]
+
+    state = state_after(*looks, seen(105.0, a_gpu(0)))
+
+    device = state.devices[uuid_of(0)]
+    assert device.signal.verdict is Verdict.QUIET
+    assert device.since == START + timedelta(seconds=60)
+    assert device.last_active == device.health_since == START
 
 
 def test_a_slice_that_is_gone_is_dropped_with_a_look_and_kept_without_one():

@@ -6,7 +6,7 @@ only a look that shows a GPU without the MIG device drops that device.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from stokehold.agent.attribution import (
     Ownership,
@@ -111,6 +111,7 @@ class Observation:
 
 def observe(state: NodeState, seen: Observation, rules: Rules) -> NodeState:
     """The state after one more cycle."""
+    state = _by_the_clock_of(state, seen.at)
     step = _Step(state, seen, rules)
     return replace(
         state,
@@ -121,6 +122,23 @@ def observe(state: NodeState, seen: Observation, rules: Rules) -> NodeState:
         driver_version=seen.look.driver_version or state.driver_version,
         devices={device.uuid: device for device in step.devices()},
     )
+
+
+def _by_the_clock_of(state: NodeState, at: Instant) -> NodeState:
+    """The state with its times of day as the clock tells them that shows `at.wall` now.
+
+    A node often boots with a clock that is hours off, and is put right minutes later: a verdict dated by the one and
+    published by the other would claim quiet for hours that nobody has seen.
+    """
+    step = (at.wall - state.at.wall) - timedelta(seconds=at.monotonic - state.at.monotonic)
+    if not step:
+        return state
+    return replace(state, devices={uuid: _moved(device, step) for uuid, device in state.devices.items()})
+
+
+def _moved(device: Device, step: timedelta) -> Device:
+    last = None if device.last_active is None else device.last_active + step
+    return replace(device, since=device.since + step, health_since=device.health_since + step, last_active=last)
 
 
 @dataclass(frozen=True, slots=True)

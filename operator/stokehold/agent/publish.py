@@ -162,7 +162,7 @@ def _instance(state: NodeState, device: Device) -> Status:
 def _device(state: NodeState, device: Device) -> Status:
     return {
         "uuid": device.uuid,
-        "activity": _activity(device, state.remembered),
+        "activity": _activity(device, state),
         "owners": [_pod(pod, state.pod_uids) for pod in device.pods],
         "foreignUsers": _foreign_users(device),
     }
@@ -181,14 +181,17 @@ def _health(gpu: Device) -> Status:
     return {**health, "recoveryAction": recovery_word(int(action))}
 
 
-def _activity(device: Device, remembered: Mapping[str, datetime]) -> Status:
+def _activity(device: Device, state: NodeState) -> Status:
     activity = {
         "state": device.signal.verdict.value,
         "since": _time(device.since),
         "evidence": device.signal.evidence[:MAX_EVIDENCE],
     }
-    last = device.last_active or remembered.get(device.uuid)
-    return activity if last is None else {**activity, "lastActiveTime": _time(last)}
+    last = device.last_active or state.remembered.get(device.uuid)
+    # One to come was written by a clock that was wrong, and would hold back the idle clock until then.
+    if last is None or last > state.at.wall:
+        return activity
+    return {**activity, "lastActiveTime": _time(last)}
 
 
 def _pod(pod: PodRef, uids: Mapping[tuple[str, str], str]) -> Status:

@@ -78,6 +78,15 @@ def test_activity_between_two_plans_is_not_missed():
     assert status["activity"]["quietSeconds"] == 120
 
 
+def test_activity_that_is_to_come_holds_back_no_idle_clock():
+    """The agent's clock was ahead for a while: what it wrote then is read by the agent that follows it."""
+    ahead = a_gpu(since=NOW - 10 * MINUTE, last_active=NOW + 120 * MINUTE)
+
+    status = judged(a_workspace(status=quiet_for(20)), a_sighting(ahead, heard=NOW))
+
+    assert status["activity"]["quietSeconds"] == 21 * 60
+
+
 def test_warned_first_then_stopped_when_the_warning_is_over_and_it_was_seen_quiet_again():
     workspaces = [a_workspace(status=quiet_for(50))]
     warning = plan(workspaces_at(NOW, workspaces, a_sighting(quiet_gpu(), heard=NOW)))

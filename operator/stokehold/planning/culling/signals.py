@@ -136,7 +136,8 @@ def _read_last_word(
     if len(devices) != held:
         return _unknown(f"the agent names {len(devices)} GPUs as the pod's, it has {held}")
     heard = min(whole(status.heartbeat_time or now), whole(now))
-    return together(_device_signal(gpu, device, heard, wanted) for gpu, device in devices)
+    latest = heard + settings.clock_tolerance
+    return together(_device_signal(gpu, _dated(device, latest), heard, wanted) for gpu, device in devices)
 
 
 def _why_not_trusted(status: GPUNodeStatus, node: str, now: datetime, settings: CullingSettings) -> str | None:
@@ -161,6 +162,15 @@ def _devices_of(pod: Pod, status: GPUNodeStatus) -> Iterable[tuple[Gpu, Gpu | Mi
 def _is_owner(owner: GpuProcessOwner, pod: Pod) -> bool:
     same_name = (owner.namespace, owner.pod) == pod.key
     return same_name and owner.pod_uid in ("", pod.uid)
+
+
+def _dated(device: Gpu | MigDevice, latest: datetime) -> Gpu | MigDevice:
+    """The device without activity that is to come: a clock that was wrong has dated it, and it would hold back the idle
+    clock until then."""
+    activity = device.activity
+    if activity is None or activity.last_active_time is None or activity.last_active_time <= latest:
+        return device
+    return device.model_copy(update={"activity": activity.model_copy(update={"last_active_time": None})})
 
 
 def _device_signal(gpu: Gpu, device: Gpu | MigDevice, heard: datetime, wanted: GpuSignal) -> Signal:
