@@ -138,6 +138,12 @@ def test_a_driver_upgrade_finds_no_open_session_and_the_next_agent_is_well_witho
         steadily(lambda: successor.process.poll() is None, seconds=1)
     eventually(lambda: world.api.activity(0) == "Quiet", seconds=30)
     assert world.api.status()["driverVersion"] == "590.10"
+
+    before = len(world.api.writes)
+    world.start_agent()  # whose pod was deleted by force: it runs on beside the one that follows
+    eventually(lambda: len(world.api.writes) > before + 1 and world.api.activity(0) == "Quiet")
+    assert successor.stop() == 0
+    assert world.api.activity(0) == "Quiet"
     assert "Traceback" not in successor.log.read_text()
 
 

@@ -14,7 +14,7 @@ import pytest
 from stokehold.cluster.connection import blocking_http
 from stokehold.cluster.errors import UnavailableError
 from stokehold.cluster.leases import LeaseElector, NotLeaderError
-from stokehold.controllers import clock
+from stokehold.controllers.clock import Clock
 
 # A fifteenth of the real durations, so that threads and all run for real.
 SHORT = {"lease_seconds": 1.0, "renew_deadline": 0.7, "retry_seconds": 0.1, "exit_after": 0.1}
@@ -331,7 +331,7 @@ def test_durations_that_allow_two_leaders_are_refused(server):
 @pytest.mark.cluster
 def test_two_candidates_on_a_real_server_take_turns(cluster):
     server = FakeLeases()
-    real = {"namespace": "default", "name": "turns", "wall_clock": clock.now}
+    real = {"namespace": "default", "name": "turns", "wall_clock": Clock().now}
     cut_off = threading.Event()
 
     def connect():

@@ -35,6 +35,7 @@ class Writer:
         self._has_read = False
         self._remembered: Mapping[str, datetime] = {}
         self._conditions: Sequence[Status] = ()
+        self._told_at = ""  # of the last try: nobody knows whether one without an answer arrived
         self._task: asyncio.Task[None] | None = None
 
     def offer(self, state: NodeState) -> None:
@@ -55,7 +56,16 @@ class Writer:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WRITE_SECONDS):
-                await self._write(state, self._store)
+                if await self._is_alone(self._store):
+                    await self._write(state, self._store)
+
+    async def _is_alone(self, store: StatusStore) -> bool:
+        """Whether nobody has written since we did: an agent that has followed us already must not be contradicted."""
+        try:
+            found = await store.read_status(self._schedule.node)
+        except StoreError:
+            return True
+        return str((found or {}).get("heartbeatTime", "")) <= self._told_at  # both are of this node's clock
 
     async def _write(self, state: NodeState, store: StatusStore) -> None:
         node = self._schedule.node
@@ -67,6 +77,7 @@ class Writer:
                 self._conditions = (before or {}).get("conditions") or ()
                 self._has_read = True
             status = self._status(state)
+            self._told_at = status["heartbeatTime"]
             await store.write_status(node, status)
         except StoreError as error:
             self.counts.failed_writes += 1

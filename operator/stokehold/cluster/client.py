@@ -20,9 +20,11 @@ from stokehold.cluster.nesting import decode
 from stokehold.cluster.resources import Resource
 from stokehold.cluster.transport import (
     REQUEST_TIMEOUT_SECONDS,
+    DateObserver,
     Request,
     RequestObserver,
     Transport,
+    ignore_dates,
     ignore_requests,
 )
 
@@ -64,6 +66,7 @@ class KubeApi:
         burst: int = 400,
         user_agent: str = "stokehold",
         observe: RequestObserver = ignore_requests,
+        observe_date: DateObserver = ignore_dates,
         request_timeout: float = REQUEST_TIMEOUT_SECONDS,
     ) -> KubeApi:
         """A client for the cluster of `kubeconfig`, or of the environment; sends nothing yet."""
@@ -72,6 +75,7 @@ class KubeApi:
             TokenBucket(qps, burst),
             user_agent=user_agent,
             observe=observe,
+            observe_date=observe_date,
             request_timeout=request_timeout,
         )
         return cls(transport)

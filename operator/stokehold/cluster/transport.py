@@ -44,8 +44,16 @@ FIRST_BACKOFF_SECONDS = 0.2
 RequestObserver = Callable[[str, str, int, float], None]
 
 
+# (its header Date, seconds since the request was sent)
+DateObserver = Callable[[str, float], None]
+
+
 def ignore_requests(verb: str, resource: str, code: int, seconds: float) -> None:
     """The observer for those who do not count."""
+
+
+def ignore_dates(dated: str, seconds: float) -> None:
+    """The observer for those who have a clock of their own."""
 
 
 def allow() -> None:
@@ -69,19 +77,21 @@ class Request:
 class Transport:
     """One aiohttp session to one API server."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, each with a default
         self,
         connection: Connection,
         limiter: TokenBucket,
         *,
         user_agent: str = "stokehold",
         observe: RequestObserver = ignore_requests,
+        observe_date: DateObserver = ignore_dates,
         request_timeout: float = REQUEST_TIMEOUT_SECONDS,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._connection = connection
         self._limiter = limiter
         self._observe = observe
+        self._observe_date = observe_date
         self._request_timeout = request_timeout
         self._sleep = sleep
         self._check_write: Callable[[], None] = allow
@@ -177,6 +187,7 @@ class Transport:
                     allow_redirects=False,
                 )
                 code = reply.status
+                self._observe_date(reply.headers.get("Date", ""), time.monotonic() - started)
                 if code < 300:
                     return reply
                 async with reply:

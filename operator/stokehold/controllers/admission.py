@@ -28,7 +28,7 @@ from stokehold.api.v1alpha1.inference_pool import InferencePool
 from stokehold.api.v1alpha1.training_job import TrainingJob
 from stokehold.cluster.connection import Connection
 from stokehold.cluster.nesting import DEEPEST, decode, is_nested_deeper
-from stokehold.controllers import clock
+from stokehold.controllers.clock import Clock
 from stokehold.controllers.settings import Settings, Webhook
 from stokehold.model.snapshot import Claim, Namespace, NodePool, PriorityClass, Queue
 from stokehold.observability import metrics
@@ -53,7 +53,7 @@ class Surroundings:
     priority_classes: Mapping[str, PriorityClass]
     node_pools: Mapping[str, NodePool] = field(default_factory=dict)
     claims: Mapping[str, Claim] = field(default_factory=dict)
-    now: Callable[[], datetime] = clock.now
+    now: Callable[[], datetime] = field(default_factory=lambda: Clock().now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from stokehold.cluster.snapshots import Cluster
 from stokehold.controllers import (
     admission,
     autoscaling,
-    clock,
     culling,
     fleet,
     memory,
@@ -30,6 +29,7 @@ from stokehold.controllers import (
     provisioning,
     scheduling,
 )
+from stokehold.controllers.clock import Clock
 from stokehold.controllers.cycle import Cycle, Pace
 from stokehold.controllers.provider_calls import ProviderCalls
 from stokehold.controllers.provisioning import Provisioner
@@ -55,24 +55,25 @@ UNHURRIED_SECONDS = 0.5
 class Operator:
     """One operator process."""
 
-    def __init__(self, settings: Settings, api: KubeApi) -> None:
+    def __init__(self, settings: Settings, api: KubeApi, clock: Clock) -> None:
         self._settings = settings
+        self._clock = clock
         self._stop = asyncio.Event()
         self._leads = asyncio.Event()
         self._admits = asyncio.Event()
         self._failure: str | None = None
         self._loop = asyncio.get_running_loop()
-        self._cluster = Cluster(self._wake, clock.now, settings.settle_time)
+        self._cluster = Cluster(self._wake, self._clock.now, settings.settle_time)
         self._watches = Watches(api, self._cluster)
         self._elector = self._make_elector()
         self._cluster.outside.term = lambda: self._elector.transitions
         api.guard_writes(self._elector.check)
         is_closed = self._cluster.is_closed
         writer = Writer(settings.identity, self._elector.check, lambda: self._elector.transitions, is_closed)
-        self._writes = Writes(api, self._watches, writer, clock.now)
+        self._writes = Writes(api, self._watches, writer, self._clock.now)
         self._applier = Applier(self._writes, self._cluster, self._count_action, _count_refusal)
         registry = Registry(api, settings.namespace)
-        self._calls = ProviderCalls(registry, self._cluster, self._elector.check, clock.now)
+        self._calls = ProviderCalls(registry, self._cluster, self._elector.check, self._clock.now)
         self._provisioner = Provisioner(settings.provisioning, self._calls, self._applier.apply)
         self._seen = self._cluster.snapshot()
         self._autoscaling = self._cycle("autoscaling", self._plan_autoscaling)
@@ -93,9 +94,9 @@ class Operator:
             self._autoscaling,
             self._culling,
         )
-        self._prober = NotebookProber(self._cluster.notebooks, clock.now, settings.notebook_url)
+        self._prober = NotebookProber(self._cluster.notebooks, self._clock.now, settings.notebook_url)
         self._scraper = Scraper(
-            self._cluster, settings.scraping, clock.now, self._autoscaling.wake, autoscaling.count_scrape
+            self._cluster, settings.scraping, self._clock.now, self._autoscaling.wake, autoscaling.count_scrape
         )
         self._health = HealthServer(metrics.REGISTRY, alive=list, ready=self._problems, refresh=self._refresh_metrics)
 
@@ -143,6 +144,7 @@ class Operator:
             priority_classes=cluster.priority_classes.values,
             node_pools=cluster.node_pools.values,
             claims=cluster.claims.values,
+            now=self._clock.now,
         )
         await admission.serve(self._settings, around, self._stop, self._admits)
 
@@ -185,7 +187,7 @@ class Operator:
             name=settings.lease_name,
             identity=settings.identity,
             connect=lambda: blocking_http(settings.kubeconfig),
-            wall_clock=clock.now,
+            wall_clock=self._clock.now,
             on_started=self._from_thread(self._leads.set),
             on_lost=self._from_thread(self._lost),
         )
@@ -244,7 +246,7 @@ class Operator:
     def _news(self) -> Iterable[news.News]:
         yield from news.of_unreadable(self._watches.unreadable())
         yield from news.of_strays(tuple(self._cluster.pods.strays.values()))
-        yield from news.of_corpses(tuple(self._cluster.pods.leaving.values()), clock.now())
+        yield from news.of_corpses(tuple(self._cluster.pods.leaving.values()), self._clock.now())
 
     def _problems(self) -> list[str]:
         deaf = self._settings.webhook is not None and not self._admits.is_set()
@@ -254,6 +256,7 @@ class Operator:
     def _refresh_metrics(self) -> None:
         self._problems()
         metrics.LEASE_TRANSITIONS.set(self._elector.transitions)
+        metrics.CLOCK_DEVIATION_SECONDS.set(self._clock.deviation())
         news.count_unreadable(self._watches.unreadable())
         snapshot = self._cluster.snapshot()
         scheduling.count_state(snapshot)
@@ -273,14 +276,16 @@ def _count_request(verb: str, resource: str, code: int, seconds: float) -> None:
 
 async def run_operator(settings: Settings) -> int:
     """Connect, run, and return the exit code."""
+    clock = Clock()
     api = await KubeApi.connect(
         kubeconfig=settings.kubeconfig,
         qps=settings.api_qps,
         burst=settings.api_burst,
         user_agent=f"stokehold/{settings.identity}",
         observe=_count_request,
+        observe_date=clock.heard,
     )
     try:
-        return await Operator(settings, api).run()
+        return await Operator(settings, api, clock).run()
     finally:
         await api.close()

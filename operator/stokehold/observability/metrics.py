@@ -71,6 +71,12 @@ LEADER = Gauge("stokehold_leader", "1 while this process may act, else 0.", regi
 LEASE_TRANSITIONS = Gauge(
     "stokehold_lease_transitions", "How often the leadership has changed hands, as the Lease says.", registry=REGISTRY
 )
+CLOCK_DEVIATION_SECONDS = Gauge(
+    "stokehold_clock_deviation_seconds",
+    "By how much this machine's clock is ahead of the time that the operator goes by; not 0 when it was moved, or is "
+    "not the API server's.",
+    registry=REGISTRY,
+)
 JOBS = Gauge("stokehold_jobs", "TrainingJobs by queue and phase.", ["queue", "phase"], registry=REGISTRY)
 JOBS_WAITING = Gauge(
     "stokehold_jobs_waiting", "Waiting TrainingJobs by queue and reason.", ["queue", "reason"], registry=REGISTRY
@@ -252,6 +258,7 @@ ALL: tuple[MetricWrapperBase, ...] = (
     UNREADABLE,
     LEADER,
     LEASE_TRANSITIONS,
+    CLOCK_DEVIATION_SECONDS,
     JOBS,
     JOBS_WAITING,
     OLDEST_WAIT_SECONDS,
