@@ -8,6 +8,7 @@ refuse again as a reason to wait: the webhook is the quicker answer, never the o
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from stokehold.api.v1alpha1.inference_pool import InferencePool
 from stokehold.api.v1alpha1.training_job import TrainingJob
 from stokehold.cluster.connection import Connection
 from stokehold.cluster.nesting import DEEPEST, decode, is_nested_deeper
+from stokehold.controllers.certificate import Certificate
 from stokehold.controllers.clock import Clock
 from stokehold.controllers.settings import Settings, Webhook
 from stokehold.model.snapshot import Claim, Namespace, NodePool, PriorityClass, Queue
@@ -40,8 +42,6 @@ USER_KINDS: tuple[type[Kind], ...] = (TrainingJob, InferencePool, DevWorkspace, 
 MOST_COMPLAINTS = 8
 REFUSED = 422
 TOO_DEEP = f"spec: must not be nested more than {DEEPEST} levels deep"
-LOOK_AT_CERTIFICATE_SECONDS = 10.0
-"""The kubelet brings a new certificate without a signal; it is served from then on, without a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +152,9 @@ class _Server(kopf.WebhookServer):
         super().__init__(
             addr=webhook.address,
             port=webhook.port,
-            certfile=webhook.certificate,
-            pkeyfile=webhook.key,
-            file_check_interval=LOOK_AT_CERTIFICATE_SECONDS,
         )
         self._listening = listening
+        self._certificate = Certificate(webhook.certificate, webhook.key)
 
     async def __call__(self, fn: kopf.WebhookFn) -> AsyncIterator[kopf.WebhookClientConfig]:
         paths = {kind.RESOURCE.plural for kind in USER_KINDS}
@@ -172,10 +170,19 @@ class _Server(kopf.WebhookServer):
             return _counted(webhook, response)
 
         generator = cast("AsyncGenerator[kopf.WebhookClientConfig]", super().__call__(answer))
-        async with aclosing(generator) as configurations:
-            async for configuration in configurations:
-                self._listening.set()
-                yield configuration
+        following = asyncio.create_task(self._certificate.follow())
+        try:
+            async with aclosing(generator) as configurations:
+                async for configuration in configurations:
+                    await self._certificate.served.wait()
+                    self._listening.set()
+                    yield configuration
+        finally:
+            following.cancel()
+
+    def _build_ssl(self) -> tuple[bytes | None, ssl.SSLContext | None]:
+        """kopf's own reads the files anew, and ends the process if it cannot."""
+        return None, self._certificate.context
 
     @staticmethod
     async def _serve(fn: kopf.WebhookFn, request: web.Request) -> web.Response:

@@ -49,6 +49,16 @@ ADMISSIONS = Counter(
     ["resource", "outcome"],
     registry=REGISTRY,
 )
+WEBHOOK_CERTIFICATE_EXPIRY = Gauge(
+    "stokehold_webhook_certificate_expiry_timestamp_seconds",
+    "Until when the certificate that the webhook serves is valid, in Unix time; 0 while it serves none.",
+    registry=REGISTRY,
+)
+WEBHOOK_CERTIFICATE_REFUSED = Gauge(
+    "stokehold_webhook_certificate_refused",
+    "1 while the webhook's certificate on disk cannot be used, else 0; the one before it is served on.",
+    registry=REGISTRY,
+)
 WATCH_AGE_SECONDS = Gauge(
     "stokehold_watch_age_seconds",
     "Seconds since the API server last said anything on this watch.",
@@ -253,6 +263,8 @@ ALL: tuple[MetricWrapperBase, ...] = (
     WRITES_REFUSED,
     REQUEST_SECONDS,
     ADMISSIONS,
+    WEBHOOK_CERTIFICATE_EXPIRY,
+    WEBHOOK_CERTIFICATE_REFUSED,
     WATCH_AGE_SECONDS,
     WATCH_SIGNALS,
     UNREADABLE,
