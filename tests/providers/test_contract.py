@@ -119,6 +119,15 @@ async def test_wrong_token_or_signature_is_an_auth_error(server_url: str, keys: 
         await made.close()
 
 
+async def test_an_old_signature_is_an_auth_error(server_url: str):
+    made = Webhook(WebhookProvider(url=server_url), Credentials(None, "", None, KEYS), clock=lambda: 0.0)
+    try:
+        with pytest.raises(AuthError):
+            await made.launch(a_request("a"))
+    finally:
+        await made.close()
+
+
 async def _until_empty(read: Callable[[], Awaitable[tuple[object, ...]]]) -> None:
     for _ in range(100):
         if not await read():

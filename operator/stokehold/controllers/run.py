@@ -72,7 +72,7 @@ class Operator:
         writer = Writer(settings.identity, self._elector.check, lambda: self._elector.transitions, is_closed)
         self._writes = Writes(api, self._watches, writer, self._clock.now)
         self._applier = Applier(self._writes, self._cluster, self._count_action, _count_refusal)
-        registry = Registry(api, settings.namespace)
+        registry = Registry(api, settings.namespace, self._clock.now)
         self._calls = ProviderCalls(registry, self._cluster, self._elector.check, self._clock.now)
         self._provisioner = Provisioner(settings.provisioning, self._calls, self._applier.apply)
         self._seen = self._cluster.snapshot()

@@ -1,6 +1,7 @@
 """Which provider a pool's spec names; made once for each version of the spec."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from stokehold.cluster.client import KubeApi
 from stokehold.model.snapshot import NodePool
@@ -12,9 +13,10 @@ from stokehold.providers.webhook import Credentials, Webhook
 class Registry:
     """Providers by pool."""
 
-    def __init__(self, api: KubeApi, namespace: str) -> None:
+    def __init__(self, api: KubeApi, namespace: str, clock: Callable[[], datetime]) -> None:
         self._api = api
         self._namespace = namespace
+        self._clock = clock
         self._made: dict[str, tuple[str, int, Provider]] = {}
         self._retired: list[Provider] = []
 
@@ -41,6 +43,7 @@ class Registry:
         if spec is not None and spec.simulated is not None:
             return Simulated(self._api, spec.simulated)
         if spec is not None and spec.webhook is not None:
-            return Webhook(spec.webhook, Credentials(self._api, self._namespace, spec.webhook.secret_ref))
+            credentials = Credentials(self._api, self._namespace, spec.webhook.secret_ref)
+            return Webhook(spec.webhook, credentials, lambda: self._clock().timestamp())
         named = ", ".join(sorted(spec.model_fields_set)) if spec is not None else "none"
         raise ConfigError(f"provider {named} is not built into this version; use webhook")
