@@ -29,7 +29,7 @@ demo: binaries ## Set all up, run the whole story on a local cluster and check i
 
 test: binaries ## Run every test, the real control plane included (WORKERS=1 runs one file at a time)
 	$(RUN)/python -m hack.binaries prometheus
-	$(RUN)/python -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder
+	$(RUN)/python -m pytest --numprocesses $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder
 
 unit: setup ## Run the tests that need no cluster (seconds)
 	$(RUN)/python -m pytest -m "not cluster"

@@ -25,7 +25,7 @@ def a_manifest(**spec: Any) -> dict[str, Any]:
 
 def around(*queues: Any, namespace: str = "team-a") -> Surroundings:
     known = {namespace: Namespace(namespace, {"kubernetes.io/metadata.name": namespace})}
-    return Surroundings({queue.name: queue for queue in queues}, known, NOTHING)
+    return Surroundings(lambda: NOW, {queue.name: queue for queue in queues}, known, NOTHING)
 
 
 def serving(namespace: str, name: str) -> Any:

@@ -82,7 +82,7 @@ def test_expiry_is_read_from_a_certificate_and_from_nothing_else(tmp_path: Path)
     text = pair.certificate.read_text()
 
     valid_until = x509.load_pem_x509_certificate(text.encode()).not_valid_after_utc
-    assert expiry_of(f"bag attributes\n{text}{text}") == valid_until
+    assert expiry_of(f"bag attributes\n{text}{text}".encode()) == valid_until
     for wrong in ("", "garbage", pair.key.read_text(), text[:200], f"{ssl.PEM_HEADER}\nMA==\n{ssl.PEM_FOOTER}"):
         with pytest.raises(ValueError):  # noqa: PT011 - whatever the words
-            expiry_of(wrong)
+            expiry_of(wrong.encode())

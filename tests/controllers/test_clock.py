@@ -5,7 +5,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from stokehold.controllers.clock import Clock
+from stokehold.controllers.clock import REPLIES_TO_BELIEVE, Clock
 
 START = datetime(2026, 1, 31, 8, 0, tzinfo=UTC).timestamp()
 HOURS = 3600.0
@@ -36,7 +36,7 @@ def test_a_leap_of_this_machines_clock_is_not_followed_there_or_back(leap: float
     clocks.ask()
     for clocks.passed, clocks.wall_is_ahead in ((10.0, leap), (4000.0, leap), (4010.0, 0.0)):
         assert clocks.told() == pytest.approx(clocks.passed)
-        assert clocks.clock.deviation() == pytest.approx(clocks.wall_is_ahead)
+        assert clocks.clock.deviation() == pytest.approx(clocks.wall_is_ahead, abs=1)
 
 
 def test_a_clock_that_is_corrected_little_by_little_is_followed():
@@ -45,6 +45,24 @@ def test_a_clock_that_is_corrected_little_by_little_is_followed():
     for step in range(100):
         clocks.passed, clocks.wall_is_ahead = 10.0 * step, 0.5 * step
         assert clocks.told() == pytest.approx(clocks.passed + clocks.wall_is_ahead)
+        assert clocks.clock.deviation() == pytest.approx(clocks.wall_is_ahead, abs=1)
+
+
+def test_api_servers_that_differ_do_not_move_the_time_between_them():
+    clocks = Clocks(wall_is_ahead=2 * HOURS)
+    clocks.ask()
+    for clocks.server_is_ahead in (8.0, 8.0, 0.0, 8.0) * REPLIES_TO_BELIEVE:
+        clocks.ask()
+        assert clocks.told() == pytest.approx(0, abs=1)
+
+
+def test_an_api_server_whose_clock_was_put_right_is_followed_when_it_says_so_again_and_again():
+    clocks = Clocks(wall_is_ahead=2 * HOURS)
+    clocks.ask()
+    clocks.server_is_ahead = HOURS
+    for _ in range(REPLIES_TO_BELIEVE):
+        clocks.ask()
+    assert clocks.told() == pytest.approx(HOURS, abs=1)
 
 
 def test_one_that_starts_with_a_wrong_clock_takes_the_api_servers_time_and_its_own_again_once_it_is_right():

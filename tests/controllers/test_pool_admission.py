@@ -1,6 +1,6 @@
 """A pool's provider cannot be changed while machines of it are claimed: nobody would know whom to give them back to."""
 
-from builders import a_pool, a_snapshot
+from builders import NOW, a_pool, a_snapshot
 from kit.provisioning import World, a_cloud, a_waiting_job
 from stokehold.api.v1alpha1.gpu_node_pool import GPUNodePool
 from stokehold.controllers.admission import Surroundings, judge
@@ -26,7 +26,7 @@ def bought() -> Snapshot:
 
 
 def refusals(kind, manifest, snapshot):
-    around = Surroundings({}, {}, {}, snapshot.node_pools, snapshot.claims)
+    around = Surroundings(lambda: NOW, {}, {}, {}, snapshot.node_pools, snapshot.claims)
     return judge(kind, manifest, around).refusals
 
 

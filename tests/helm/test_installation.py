@@ -121,13 +121,17 @@ def _agent_makes_way_for_a_driver_upgrade(cluster: LocalCluster, node: str) -> N
     """As NVIDIA's GPU operator asks for it, and says when it is over."""
 
     def has_agent() -> bool:
-        pods = json.loads(cluster.kubectl("-n", NAMESPACE, "get", "pods", "-o", "json"))["items"]
+        of_agents = ("-l", "app.kubernetes.io/component=agent")
+        pods = json.loads(cluster.kubectl("-n", NAMESPACE, "get", "pods", *of_agents, "-o", "json"))["items"]
         return any(p["spec"].get("nodeName") == node for p in pods if "deletionTimestamp" not in p["metadata"])
 
-    wait_until(has_agent, 30)
+    def seen() -> str:
+        return cluster.kubectl("-n", NAMESPACE, "get", "nodes,daemonsets,pods", "-o", "wide", "--show-labels")
+
+    wait_until(has_agent, 30, seen)
     for value, wanted in (("paused-for-driver-upgrade", False), ("true", True)):
         cluster.kubectl("label", "node", node, f"nvidia.com/gpu.deploy.client={value}", "--overwrite")
-        wait_until(lambda wanted=wanted: has_agent() is wanted, 30)
+        wait_until(lambda wanted=wanted: has_agent() is wanted, 30, seen)
     cluster.kubectl("label", "node", node, "nvidia.com/gpu.deploy.client-")
 
 

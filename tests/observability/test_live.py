@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 from hack.cluster import LocalCluster
+from hack.cluster.certificates import Authority
 from hack.engines import Engines
 from hack.fault_proxy import FaultProxy
-from hack.installation import NAMESPACE, SERVICE_ACCOUNT, OperatorProcess
+from hack.installation import NAMESPACE, OF_THIS_TREE, SERVICE_ACCOUNT, OperatorProcess
 
 from agent.processes import AgentProcess, World
 from hack import binaries
@@ -215,6 +216,25 @@ def test_a_standby_whose_leader_has_died_fires_until_it_leads(
     assert_fires(prometheus, "StokeholdNoLeader", within=5)
 
     wait_until(lambda: not prometheus.ask(alert_of("StokeholdNoLeader")), 60)
+
+
+def test_a_clock_that_was_moved_and_a_certificate_that_became_none_fire(
+    cluster: LocalCluster, prometheus: Prometheus, tmp_path: Path
+):
+    (tmp_path / "sitecustomize.py").write_text("import time; real = time.time; time.time = lambda: real() + 7200\n")
+    pair = Authority.create(tmp_path, "ca").server(tmp_path, "webhook")
+    listen = ("--webhook-address", "127.0.0.1", "--webhook-port", str(cluster.layout.ports["webhook"]))
+    options = (*listen, "--webhook-cert", str(pair.certificate), "--webhook-key", str(pair.key))
+    program = ("env", f"PYTHONPATH={tmp_path}", *OF_THIS_TREE)
+    moved = OperatorProcess.start(cluster, "moved", tmp_path / "moved.log", options, program)
+    try:
+        prometheus.scrape("operator", moved.port)
+        pair.certificate.write_text("garbage")
+
+        assert_fires(prometheus, "StokeholdClockMoved")
+        assert_fires(prometheus, "StokeholdWebhookCertificate")
+    finally:
+        moved.stop()
 
 
 def test_the_age_of_each_watch_is_told(prometheus: Prometheus, operator: OperatorProcess):

@@ -30,7 +30,6 @@ from stokehold.api.v1alpha1.training_job import TrainingJob
 from stokehold.cluster.connection import Connection
 from stokehold.cluster.nesting import DEEPEST, decode, is_nested_deeper
 from stokehold.controllers.certificate import Certificate
-from stokehold.controllers.clock import Clock
 from stokehold.controllers.settings import Settings, Webhook
 from stokehold.model.snapshot import Claim, Namespace, NodePool, PriorityClass, Queue
 from stokehold.observability import metrics
@@ -48,12 +47,12 @@ TOO_DEEP = f"spec: must not be nested more than {DEEPEST} levels deep"
 class Surroundings:
     """What an object is judged against: the caches themselves, for a copy of the cluster per request is too much."""
 
+    now: Callable[[], datetime]
     queues: Mapping[str, Queue]
     namespaces: Mapping[str, Namespace]
     priority_classes: Mapping[str, PriorityClass]
     node_pools: Mapping[str, NodePool] = field(default_factory=dict)
     claims: Mapping[str, Claim] = field(default_factory=dict)
-    now: Callable[[], datetime] = field(default_factory=lambda: Clock().now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,10 @@ served before is served on, and metric and log say so; without any, nobody is an
 
 import asyncio
 import ssl
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
+
+from cryptography.x509 import load_pem_x509_certificate
 
 from stokehold.observability import logs, metrics
 
@@ -15,8 +17,6 @@ log = logs.get("admission")
 
 LOOK_SECONDS = 10.0
 """The kubelet brings a new certificate without a signal."""
-_VERSION = 0xA0
-_TIMES = {0x17: "%y%m%d%H%M%SZ", 0x18: "%Y%m%d%H%M%SZ"}
 
 
 class Certificate:
@@ -41,7 +41,7 @@ class Certificate:
             found = self._certificate.read_bytes(), self._key.read_bytes()
             if found == self._seen:
                 return
-            expires = expiry_of(found[0].decode())
+            expires = expiry_of(found[0])
             # Into another context first: a certificate without its key would spoil the one that is served.
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self._certificate, self._key)
             self.context.load_cert_chain(self._certificate, self._key)
@@ -63,32 +63,6 @@ class Certificate:
         self._trouble = trouble
 
 
-def expiry_of(certificate: str) -> datetime:
+def expiry_of(certificate: bytes) -> datetime:
     """Until when the first certificate of a PEM file is valid; ValueError for what is none."""
-    begin = certificate.find(ssl.PEM_HEADER)
-    end = certificate.find(ssl.PEM_FOOTER, begin)
-    if begin < 0 or end < 0:
-        raise ValueError("it holds no certificate")
-    whole = ssl.PEM_cert_to_DER_cert(certificate[begin : end + len(ssl.PEM_FOOTER)])
-    _, signed = _read(whole, 0)
-    _, about = _read(whole, signed.start)
-    tag, part = _read(whole, about.start)
-    for _ in range(4 if tag == _VERSION else 3):  # version (if any), serial, algorithm, issuer, validity
-        tag, part = _read(whole, part.stop)
-    _, not_before = _read(whole, part.start)
-    tag, not_after = _read(whole, not_before.stop)
-    if tag not in _TIMES:
-        raise ValueError("it does not say until when it is valid")
-    return datetime.strptime(whole[not_after].decode(), _TIMES[tag]).replace(tzinfo=UTC)
-
-
-def _read(der: bytes, place: int) -> tuple[int, slice]:
-    """The tag of the value at a place, and where its content is."""
-    try:
-        tag, length, start = der[place], der[place + 1], place + 2
-    except IndexError as error:
-        raise ValueError("it ends too early") from error
-    if length >= 0x80:  # so many bytes of length follow
-        more = length - 0x80
-        length, start = int.from_bytes(der[start : start + more]), start + more
-    return tag, slice(start, start + length)
+    return load_pem_x509_certificate(certificate).not_valid_after_utc

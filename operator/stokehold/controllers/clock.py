@@ -19,6 +19,8 @@ LEAP_SECONDS = 5.0
 """What no time service corrects little by little, and clocks of one cluster do not differ by."""
 LATEST_REPLY_SECONDS = 2.0
 """A reply that took longer dates nothing: nobody knows when the API server looked at its clock."""
+REPLIES_TO_BELIEVE = 10
+"""So many in a row must contradict what the API server said before: two servers' clocks may differ."""
 
 
 class Clock:
@@ -34,6 +36,7 @@ class Clock:
         # Seconds from the steady clock to the time that we go by, and to the API server's once it has told it.
         self._ahead = wall() - steady()
         self._server_ahead: float | None = None
+        self._contradictions = 0
         self._follows_wall = True
 
     def now(self) -> datetime:
@@ -43,8 +46,12 @@ class Clock:
         return datetime.fromtimestamp(steady + self._ahead, UTC)
 
     def deviation(self) -> float:
-        """By how many seconds the wall clock is ahead of the time that we go by."""
-        return self._wall() - self.now().timestamp()
+        """By how many seconds the wall clock is ahead of the API server's; of the time that we go by before it spoke.
+
+        A clock that drifts slowly is followed, and only this tells of it.
+        """
+        now, server_ahead = self.now().timestamp(), self._server_ahead
+        return self._wall() - (now if server_ahead is None else self._steady() + server_ahead)
 
     def heard(self, dated: str, took_seconds: float) -> None:
         """The API server has dated a reply, with the HTTP header Date, so many seconds after it was asked or less."""
@@ -54,10 +61,21 @@ class Clock:
             told = parsedate_to_datetime(dated).timestamp()
         except (ValueError, OverflowError):
             return
-        is_first = self._server_ahead is None
-        self._server_ahead = told + 0.5 - self._steady()  # it has whole seconds
+        is_first, steady = self._server_ahead is None, self._steady()
+        if not self._believes(told + 0.5 - steady, self._wall() - steady):  # it has whole seconds
+            return
+        self._server_ahead = told + 0.5 - steady
         if is_first and _differ(self._server_ahead, self._ahead):
             self._leave_wall(self._server_ahead, "this machine's clock is not the API server's, whose time is taken")
+
+    def _believes(self, told: float, wall_ahead: float) -> bool:
+        """Not all at once what contradicts the replies before, unless this machine's clock says the same."""
+        before = self._server_ahead
+        if before is None or not _differ(told, before) or not _differ(told, wall_ahead):
+            self._contradictions = 0
+            return True
+        self._contradictions += 1
+        return self._contradictions >= REPLIES_TO_BELIEVE
 
     def _follow(self, wall_ahead: float) -> None:
         server_ahead = self._server_ahead

@@ -83,8 +83,8 @@ LEASE_TRANSITIONS = Gauge(
 )
 CLOCK_DEVIATION_SECONDS = Gauge(
     "stokehold_clock_deviation_seconds",
-    "By how much this machine's clock is ahead of the time that the operator goes by; not 0 when it was moved, or is "
-    "not the API server's.",
+    "By how much this machine's clock is ahead of the API server's, or of the time that the operator goes by while the "
+    "API server has told none.",
     registry=REGISTRY,
 )
 JOBS = Gauge("stokehold_jobs", "TrainingJobs by queue and phase.", ["queue", "phase"], registry=REGISTRY)
