@@ -86,7 +86,8 @@ def test_refusal_of_a_workspaces_pod_is_known_although_its_statefulset_has_delet
     assert made is not None
     pod = its_pod(workspace, member=Member("DevWorkspace", "ada"), owner_uid=made.uid, phase="Pending", ready=False)
     refused = replace(pod, phase="Failed", reason="UnexpectedAdmissionError", message="no healthy devices")
-    cluster = Cluster(lambda: None, lambda: NOW)
+    hurried: list[str] = []
+    cluster = Cluster(lambda: None, lambda: NOW, hurry=lambda: hurried.append("culling"))
     cluster.workspaces.values[workspace.key] = workspace
 
     def known(replicas: int = 1) -> Refusal | None:
@@ -103,7 +104,10 @@ def test_refusal_of_a_workspaces_pod_is_known_although_its_statefulset_has_delet
     seen_and_gone(replace(refused, reason="Evicted"))
     seen_and_gone(replace(refused, owner_uid=""))
     assert known() is None
+    assert not hurried
     seen_and_gone(refused)
+    cluster.pods.on_upsert(pod.key, refused, replace(refused, message="told once more"))
+    assert hurried == ["culling"], "once for each refusal, when it is seen: not in a plan, which may be in a thread"
     assert known() == known() == Refusal("n1", NOW, "UnexpectedAdmissionError: no healthy devices")
     assert known(replicas=0) is None
     assert known() is None, "it was for the start before"

@@ -126,7 +126,8 @@ class Nodes:
 class Pods:
     """Pods by their node and by their job; live ones count against a node, and corpses that somebody holds."""
 
-    def __init__(self, wake: Wake) -> None:
+    def __init__(self, wake: Wake, hurry: Wake = lambda: None) -> None:
+        """`hurry` is called for each workspace's pod that a kubelet did not take: its StatefulSet makes the next one."""
         self.by_owner: dict[str, dict[Key, Pod]] = {}
         self.strays: dict[Key, Pod] = {}
         """What looks like a worker and has no owner: nobody's job."""
@@ -141,6 +142,7 @@ class Pods:
         self._tenants: dict[str, tuple[str, ...]] = {}
         self._stale: set[str] = set()
         self._wake = wake
+        self._hurry = hurry
 
     def on_upsert(self, key: Key, old: Pod | None, new: Pod) -> None:
         """Move the pod to where it belongs now."""
@@ -152,6 +154,7 @@ class Pods:
             self._fresh[key] = new
         if _was_desk_refused(new) and not (old is not None and old.is_over):
             self._refused.append(new)
+            self._hurry()
         if new.node and new.holds_resources:
             self._by_node.setdefault(new.node, {})[key] = new
             self._stale.add(new.node)

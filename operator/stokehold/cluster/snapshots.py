@@ -75,11 +75,18 @@ class Outside:
 class Cluster:
     """All indexes together; `snapshot` freezes them."""
 
-    def __init__(self, wake: Wake, clock: Clock, settle_time: timedelta = timedelta(seconds=30)) -> None:
-        """`settle_time` is for how long GPUs must stay before a node that had lost some takes new work."""
+    def __init__(
+        self,
+        wake: Wake,
+        clock: Clock,
+        settle_time: timedelta = timedelta(seconds=30),
+        hurry: Wake = lambda: None,
+    ) -> None:
+        """`settle_time` is for how long GPUs must stay before a node that had lost some takes new work; `hurry` is called
+        when a kubelet has refused a workspace's pod."""
         self.outside = Outside()
         self.nodes = Nodes(wake, clock, settle_time)
-        self.pods = Pods(wake)
+        self.pods = Pods(wake, hurry)
         self.jobs = Jobs(wake)
         self.orphans = Orphans(self.pods, self.jobs, clock)
         self._additions, self._kubelet_refusals = Additions(clock), KubeletRefusals(clock)

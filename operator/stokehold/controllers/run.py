@@ -63,7 +63,7 @@ class Operator:
         self._admits = asyncio.Event()
         self._failure: str | None = None
         self._loop = asyncio.get_running_loop()
-        self._cluster = Cluster(self._wake, self._clock.now, settings.settle_time)
+        self._cluster = Cluster(self._wake, self._clock.now, settings.settle_time, self._hurry)
         self._watches = Watches(api, self._cluster)
         self._elector = self._make_elector()
         self._cluster.outside.term = lambda: self._elector.transitions
@@ -209,6 +209,9 @@ class Operator:
         for cycle in self._cycles:
             cycle.wake()
 
+    def _hurry(self) -> None:
+        self._culling.wake(at_once=True)  # a StatefulSet makes pods as fast as a kubelet refuses them
+
     def _cycle(
         self,
         name: str,
@@ -223,8 +226,6 @@ class Operator:
 
     def _plan_scheduling(self, snapshot: Snapshot) -> Iterable[Action]:
         self._seen = snapshot
-        if any(one.pod_set is not None and one.pod_set.refusal is not None for one in snapshot.workspaces.values()):
-            self._culling.wake(at_once=True)  # its StatefulSet makes pods as fast as a kubelet refuses them
         return plan_scheduling(snapshot, self._settings.scheduling)
 
     def _plan_autoscaling(self, snapshot: Snapshot) -> Iterable[Action]:
