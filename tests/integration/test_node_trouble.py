@@ -133,7 +133,7 @@ def test_node_whose_kubelet_refuses_is_avoided_by_jobs_and_workspaces_after_two_
     )
     stateful_set = json.loads(team.kubectl("get", "statefulset", "desk", "-o", "json"))
     refusals = stateful_set["metadata"]["annotations"]["stokehold.dev/refused-by"].split()
-    assert len(refusals) == desks.status("desk")["failedStarts"]
+    assert len(refusals) == min(desks.status("desk")["failedStarts"], 2)  # as many of each node are remembered
     assert {refusal.split("=")[0] for refusal in refusals} == {"h100-spare"}
     assert pods_made_for(team, "desk") <= 10  # its StatefulSet would have made thousands by now
     team.patch("refused", {"podTemplate": {"metadata": {"annotations": {"sim.stokehold.dev/fail-reason": None}}}})

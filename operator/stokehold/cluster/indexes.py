@@ -127,7 +127,7 @@ class Pods:
     """Pods by their node and by their job; live ones count against a node, and corpses that somebody holds."""
 
     def __init__(self, wake: Wake, hurry: Wake = lambda: None) -> None:
-        """`hurry` is called for each workspace's pod that a kubelet did not take: its StatefulSet makes the next one."""
+        """`hurry` is called for each workspace's pod that a kubelet did not take: its StatefulSet makes another."""
         self.by_owner: dict[str, dict[Key, Pod]] = {}
         self.strays: dict[Key, Pod] = {}
         """What looks like a worker and has no owner: nobody's job."""

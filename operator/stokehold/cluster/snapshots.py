@@ -82,8 +82,10 @@ class Cluster:
         settle_time: timedelta = timedelta(seconds=30),
         hurry: Wake = lambda: None,
     ) -> None:
-        """`settle_time` is for how long GPUs must stay before a node that had lost some takes new work; `hurry` is called
-        when a kubelet has refused a workspace's pod."""
+        """`settle_time` is for how long GPUs must stay before a node that had lost some takes new work.
+
+        `hurry` is called when a kubelet has refused a workspace's pod.
+        """
         self.outside = Outside()
         self.nodes = Nodes(wake, clock, settle_time)
         self.pods = Pods(wake, hurry)

@@ -421,10 +421,14 @@ def test_node_whose_kubelet_refuses_its_pod_is_left_at_once_and_the_refusal_is_k
     stop, told = plan(workspaces_at(NOW, [refused]))
 
     assert isinstance(stop, StopWorkspace)
-    assert stop.refusals == (before, before, before, before, now)
+    assert stop.refusals == (before, before, now), "as many of each node as matter, so that there is room for others"
     assert isinstance(told, WriteStatus)
     assert (told.status["phase"], told.status["failedStarts"]) == ("Pending", 1)
     assert now.why in told.notes[0].message
+    gone = replace(refused, pod_set=replace(workspace.pod_set, refusal=now, node="n9"))
+    stop, _ = plan(workspaces_at(NOW, [gone]))
+    assert isinstance(stop, StopWorkspace)
+    assert not stop.refusals, "it stood on another node, which has gone: nobody has refused it there"
 
 
 def test_workspace_whose_pod_is_not_made_gives_its_gpus_back_and_waits_longer_each_time():

@@ -108,6 +108,25 @@ def test_node_that_refused_a_workspaces_pod_twice_of_late_is_left_to_others():
     assert action.status["queue"]["reason"] == "WaitingForCapacity"
 
 
+def test_node_that_refused_a_workspaces_pod_comes_last_however_long_its_pauses_have_become():
+    long_ago = NOW - timedelta(minutes=20)
+    refusals = tuple(Refusal(node, long_ago + timedelta(minutes=n)) for n, node in enumerate(("n2", "n2", "n3", "n1")))
+    refused = PodSet("team-a", "ada", "set", "1", "uid-ada", 0, refusals=refusals)
+
+    def chosen(*nodes: str, **status: Any) -> str:
+        workspace = replace(waiting({"failedStarts": 9, **status}, volume=BOUND), pod_set=refused)
+        snapshot = a_snapshot([a_node(n) for n in nodes], workspaces={workspace.key: workspace}, taken_at=NOW)
+        (action,) = plan_scheduling(snapshot, SchedulingSettings())
+        assert isinstance(action, StartWorkspace)
+        return action.placement.nodes[0]
+
+    assert chosen("n1", "n2", "n3", "n4") == "n4"
+    assert chosen("n1", "n2", "n3") == "n2", "where there is no other they are tried in turn"
+    assert chosen("n1", "n3") == "n3"
+    assert chosen("n1") == "n1"
+    assert chosen("n1", "n2", "n3", "n4", startTime=NOW - timedelta(minutes=9)) == "n1", "it has run since"
+
+
 @pytest.mark.parametrize(("times", "pause"), [(1, 5), (2, 10), (3, 20), (9, 60)])
 def test_refusals_of_the_api_server_are_answered_later_and_later(times: int, pause: int):
     words = "pods is forbidden: exceeded quota"

@@ -20,7 +20,10 @@ STARTING, ACTIVE, QUIET, WARNED = "Starting", "Active", "Quiet", "Warned"
 STOPPING, STOPPED = "Stopping", "Stopped"
 SECOND = timedelta(seconds=1)
 MOST_AHEAD = timedelta(days=1)
-REMEMBERED_REFUSALS = 5
+REMEMBERED_NODES = 50
+"""That have refused its pod: as many as can be, or it would go round among those that it has forgotten."""
+REFUSALS_OF_EACH = 2
+"""As many as make a node one to avoid."""
 OUTDATED = "its spec has been changed since it was started: what its pod is made of counts at its next start"
 
 
@@ -131,11 +134,14 @@ def _wrong_node(made: PodSet, pods: Collection[Pod], snapshot: Snapshot) -> str 
 
 
 def refusals_of(workspace: Workspace) -> tuple[Refusal, ...]:
-    """The last of its pod by kubelets; empty when its pod was not refused now."""
+    """The last of its pod by each kubelet, latest node last; empty when its pod was not refused where it is now."""
     known = workspace.pod_set
-    if known is None or known.refusal is None:
+    if known is None or known.refusal is None or known.refusal.node != known.node:
         return ()
-    return (*known.refusals, known.refusal)[-REMEMBERED_REFUSALS:]
+    by_node: dict[str, list[Refusal]] = {}
+    for one in (*known.refusals, known.refusal):
+        by_node[one.node] = [*by_node.pop(one.node, ()), one][-REFUSALS_OF_EACH:]
+    return tuple(one for node in list(by_node)[-REMEMBERED_NODES:] for one in by_node[node])
 
 
 def _without_pod_since(workspace: Workspace) -> datetime | None:

@@ -8,11 +8,11 @@ from stokehold.model.snapshot import Job, ServingPool, Snapshot, Workspace
 from stokehold.planning.placement.additions import with_additions
 from stokehold.planning.placement.explain import Explanation, explain
 from stokehold.planning.placement.ledger import Ledger
-from stokehold.planning.placement.place import Shortfall, place_gang, shortfall
+from stokehold.planning.placement.place import Shortfall, fits, place_gang, shortfall
 from stokehold.planning.placement.pools import Pool
 from stokehold.planning.placement.purchases import Purchase, demand_of, held_nodes, standing_purchases
 from stokehold.planning.scheduling import reporting
-from stokehold.planning.scheduling.backoff import nodes_to_avoid, unbound_on, used_by_strangers
+from stokehold.planning.scheduling.backoff import nodes_for_last, nodes_to_avoid, unbound_on, used_by_strangers
 from stokehold.planning.scheduling.bursting import with_burst
 from stokehold.planning.scheduling.lifecycle import Standing
 from stokehold.planning.scheduling.queueing import Entry, Gang, Promised, Replica
@@ -89,12 +89,18 @@ def _ledger(
 def _place_well(
     entry: Entry, demand: Demand, ledger: Ledger, teller: Teller, strangers: frozenset[str]
 ) -> Placement | Shortfall:
-    """Where kube-scheduler has not refused the gang of late and no stranger is on a free GPU, if it fits there."""
+    """Where nobody has refused it of late and no stranger is on a free GPU, if it fits there."""
     bad = strangers if demand.gpus else frozenset()
     if isinstance(entry.owner, Job) and entry.owner.status.evictions:
         bad |= unbound_on(entry.owner, teller.snapshot.taken_at, teller.settings)
-    if bad:
-        found = place_gang(ledger, avoiding(demand, {*demand.avoid, *bad}))
+    last = nodes_for_last(entry.owner) if isinstance(entry.owner, Workspace) else ()
+    if bad or last:
+        found = place_gang(ledger, avoiding(demand, {*demand.avoid, *bad, *last}))
+        if isinstance(found, Placement):
+            return found
+    turns = range(1, len(last)) if last and fits(ledger, demand) else ()
+    for turn in turns:  # one node after another, the one whose refusal is the oldest first
+        found = place_gang(ledger, avoiding(demand, {*demand.avoid, *last[turn:]}))
         if isinstance(found, Placement):
             return found
     return place_gang(ledger, demand)

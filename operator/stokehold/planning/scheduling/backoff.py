@@ -59,6 +59,18 @@ def nodes_that_refused(workspace: Workspace, snapshot: Snapshot, settings: Sched
     return _refusing(refusals, settings)
 
 
+def nodes_for_last(workspace: Workspace) -> tuple[str, ...]:
+    """Nodes that have refused its pod since it last came up, the latest last: all others come first, however long ago.
+
+    Once its pauses are as long as `fault_window` no two refusals lie within that, and nothing else keeps it from them.
+    """
+    status, known = workspace.status, workspace.pod_set
+    ups = [at for at in (status.start_time, status.stopped_at) if at is not None]
+    refusals = known.refusals if known is not None else ()
+    latest = {one.node: one.at for one in sorted(refusals, key=lambda one: one.at) if all(one.at > at for at in ups)}
+    return tuple(sorted(latest, key=lambda node: latest[node]))
+
+
 def used_by_strangers(snapshot: Snapshot) -> frozenset[str]:
     """Nodes on which a GPU that nobody was given is in use all the same: work that is placed there may get that one."""
     return frozenset(
