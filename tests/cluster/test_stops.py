@@ -37,12 +37,19 @@ async def planned(fake) -> StopWorkspace:
     """A stop of the workspace as it is now."""
     now = await fake.put("statefulsets", STATEFUL_SET)
     seen = read_pod_set(msgspec.convert(now, wire.PodSet))
-    return StopWorkspace(replace(WORKSPACE, pod_set=seen), "refused")
+    made = await fake.put("devworkspaces", {"metadata": {"name": WORKSPACE.name, "namespace": WORKSPACE.namespace}})
+    workspace = replace(WORKSPACE, pod_set=seen, resource_version=made["metadata"]["resourceVersion"])
+    return StopWorkspace(workspace, "refused", status={"failedStarts": 1})
 
 
 def replicas(fake) -> int:
     (held,) = fake.held("statefulsets").values()
     return held["spec"]["replicas"]
+
+
+def failed_starts(fake) -> int:
+    (held,) = fake.held("devworkspaces").values()
+    return held.get("status", {}).get("failedStarts", 0)
 
 
 async def test_status_that_its_controller_has_written_since_holds_up_no_stop(fake, writes):
@@ -51,7 +58,7 @@ async def test_status_that_its_controller_has_written_since_holds_up_no_stop(fak
 
     await stop(writes, action)
 
-    assert replicas(fake) == 0
+    assert (replicas(fake), failed_starts(fake)) == (0, 1)
 
 
 async def test_newer_wish_that_it_should_run_does(fake, writes):
@@ -62,4 +69,4 @@ async def test_newer_wish_that_it_should_run_does(fake, writes):
     with pytest.raises(ConflictError):
         await stop(writes, action)
 
-    assert replicas(fake) == 1
+    assert (replicas(fake), failed_starts(fake)) == (1, 0), "a stop that did not happen is no start that has failed"

@@ -126,7 +126,9 @@ def carried_out(workspaces: Iterable[Workspace], actions: Iterable[Action]) -> l
             case StopWorkspace():
                 old = found[action.workspace.key]
                 assert old.pod_set is not None
-                found[old.key] = replace(old, pod_set=replace(old.pod_set, replicas=action.left, node=""), pods=())
+                status = DevWorkspaceStatus.model_validate(action.status) if action.status is not None else old.status
+                stopped = replace(old.pod_set, replicas=action.left, node="")
+                found[old.key] = replace(old, status=status, pod_set=stopped, pods=())
             case _:
                 raise AssertionError(f"no such action is expected here: {action}")
     return list(found.values())

@@ -153,7 +153,10 @@ class ResumeWorkspace:
 
 @dataclass(frozen=True, slots=True)
 class StopWorkspace:
-    """Take the workspace's one replica away, or those that somebody has added to it; volume and Service stay."""
+    """Take the workspace's one replica away, or those that somebody has added to it; volume and Service stay.
+
+    A status is written once that is done: only a stop that has happened counts as a start that has failed.
+    """
 
     workspace: Workspace
     why: str
@@ -161,6 +164,8 @@ class StopWorkspace:
     """How many replicas stay."""
     refusals: tuple[Refusal, ...] = ()
     """By kubelets, of its pod of late: what its StatefulSet remembers. Empty leaves that as it is."""
+    status: dict[str, Any] | None = None
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -406,10 +406,10 @@ def test_pod_that_cannot_be_bound_or_lost_its_node_is_placed_anew():
     gone = replace(workspace, pods=())
 
     for stuck, nodes in ((replace(workspace, pods=(unbound,)), [a_node("n1")]), (gone, [a_node("n2")])):
-        stop, told = plan(workspaces_at(NOW, [stuck], nodes=nodes))
+        (stop,) = plan(workspaces_at(NOW, [stuck], nodes=nodes))
         assert isinstance(stop, StopWorkspace)
-        assert isinstance(told, WriteStatus)
-        assert told.status["phase"] == "Pending"
+        assert stop.status is not None
+        assert stop.status["phase"] == "Pending"
 
 
 def test_node_whose_kubelet_refuses_its_pod_is_left_at_once_and_the_refusal_is_kept():
@@ -418,15 +418,15 @@ def test_node_whose_kubelet_refuses_its_pod_is_left_at_once_and_the_refusal_is_k
     assert workspace.pod_set is not None
     refused = replace(workspace, pod_set=replace(workspace.pod_set, refusal=now, refusals=(before,) * 5), pods=())
 
-    stop, told = plan(workspaces_at(NOW, [refused]))
+    (stop,) = plan(workspaces_at(NOW, [refused]))
 
     assert isinstance(stop, StopWorkspace)
     assert stop.refusals == (before, before, now), "as many of each node as matter, so that there is room for others"
-    assert isinstance(told, WriteStatus)
-    assert (told.status["phase"], told.status["failedStarts"]) == ("Pending", 1)
-    assert now.why in told.notes[0].message
+    assert stop.status is not None
+    assert (stop.status["phase"], stop.status["failedStarts"]) == ("Pending", 1)
+    assert now.why in stop.notes[0].message
     gone = replace(refused, pod_set=replace(workspace.pod_set, refusal=now, node="n9"))
-    stop, _ = plan(workspaces_at(NOW, [gone]))
+    (stop,) = plan(workspaces_at(NOW, [gone]))
     assert isinstance(stop, StopWorkspace)
     assert not stop.refusals, "it stood on another node, which has gone: nobody has refused it there"
 
@@ -444,11 +444,11 @@ def test_workspace_whose_pod_is_not_made_gives_its_gpus_back_and_waits_longer_ea
 
     for failed, pause in ((None, 5), (1, 10), (2, 20), (20, 300)):
         status = DevWorkspaceStatus.model_validate({**told, "failedStarts": failed})
-        stop, written = plan(workspaces_at(NOW, [replace(bare, status=status)]))
+        (stop,) = plan(workspaces_at(NOW, [replace(bare, status=status)]))
         assert isinstance(stop, StopWorkspace)
-        assert isinstance(written, WriteStatus)
-        assert written.status["failedStarts"] == (failed or 0) + 1
-        assert datetime.fromisoformat(written.status["requeueAt"]) == NOW + timedelta(seconds=pause)
+        assert stop.status is not None
+        assert stop.status["failedStarts"] == (failed or 0) + 1
+        assert datetime.fromisoformat(stop.status["requeueAt"]) == NOW + timedelta(seconds=pause)
     young = DevWorkspaceStatus.model_validate(told)
     (starting,) = plan(workspaces_at(since + 0.5 * MINUTE, [replace(bare, status=young)]))
     assert isinstance(starting, WriteStatus)

@@ -71,15 +71,18 @@ async def resume(writes: Writes, action: ResumeWorkspace) -> None:
 
 
 async def stop(writes: Writes, action: StopWorkspace) -> None:
-    """No replica any more, or just the one; nothing else of the StatefulSet changes."""
-    known = action.workspace.pod_set
+    """No replica any more, or just the one; nothing else of the StatefulSet changes. Then the status that tells of it."""
+    workspace, known = action.workspace, action.workspace.pod_set
     if known is None:
         return
     annotations = writes.stamp()
     if action.refusals:
         annotations |= {REFUSED_BY: " ".join(f"{one.node}={format_time(one.at)}" for one in action.refusals)}
     await _scale(writes, known, action.left, annotations)
-    log.info("workspace stopped", workspace="/".join(action.workspace.key), why=action.why, left=action.left)
+    log.info("workspace stopped", workspace="/".join(workspace.key), why=action.why, left=action.left)
+    if action.status is not None:
+        await writes.write_status(workspace, action.status)
+        await writes.tell(workspace, action.notes)
 
 
 async def _rewrite(writes: Writes, known: PodSet, body: dict[str, Any]) -> None:

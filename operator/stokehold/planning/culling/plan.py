@@ -125,10 +125,11 @@ def _take_back(workspace: Workspace, why: str, now: datetime, settings: CullingS
     """Its GPUs are for others until it is tried again, each time later."""
     failed = (workspace.status.failed_starts or 0) + 1
     again = whole(now) + settings.pause_after(failed)
-    yield StopWorkspace(workspace, why, refusals=standing.refusals_of(workspace))
     told = f"{why}; it looks for a node again at {again:%H:%M:%S} UTC"
     note = Note(Progress.TAKEN_BACK, told, f"back {whole(now).isoformat()}", warning=True)
-    yield WriteStatus(workspace, reporting.taken_back(workspace, why, (failed, again), now), (note,))
+    status = reporting.taken_back(workspace, why, (failed, again), now)
+    refusals = standing.refusals_of(workspace)
+    yield StopWorkspace(workspace, why, refusals=refusals, status=status, notes=(note,))
 
 
 def _report_starting(workspace: Workspace, snapshot: Snapshot, settings: CullingSettings) -> Iterator[Action]:
