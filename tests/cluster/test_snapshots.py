@@ -16,6 +16,8 @@ from stokehold.model.kubelets import Refusal
 from stokehold.model.pods import Member, Pod
 from stokehold.model.snapshot import StorageClass, VolumeClaim
 
+OF_JOB = {"apiVersion": "stokehold.dev/v1alpha1", "kind": "TrainingJob", "name": "j1", "uid": "j", "controller": True}
+
 
 def test_a_copy_of_a_workspaces_pod_that_nobody_controls_is_not_the_workspace():
     workspace = a_workspace("ada", pods=())
@@ -42,6 +44,8 @@ def test_a_copy_of_a_workspaces_pod_that_nobody_controls_is_not_the_workspace():
         ({"deletionTimestamp": None}, False),
         ({"deletionTimestamp": "2026-01-01T11:59:40Z", "deletionGracePeriodSeconds": 30}, True),
         ({"deletionTimestamp": "2026-01-01T11:59:40Z"}, False),
+        ({"ownerReferences": [{**OF_JOB, "apiVersion": "batch/v1", "kind": "Job"}]}, False),
+        ({"ownerReferences": [], "labels": {"stokehold.dev/workspace": "ada"}}, False),
     ],
     ids=[
         "held",
@@ -50,6 +54,8 @@ def test_a_copy_of_a_workspaces_pod_that_nobody_controls_is_not_the_workspace():
         "not asked to go",
         "in its grace period",
         "ended long before it was asked to go",
+        "somebody else's, which kube-scheduler does not count",
+        "made by hand with a label of ours",
     ],
 )
 def test_pod_that_ended_when_asked_to_and_is_held_by_somebody_else_keeps_its_gpus(fields: dict[str, Any], holds: bool):
@@ -57,6 +63,7 @@ def test_pod_that_ended_when_asked_to_and_is_held_by_somebody_else_keeps_its_gpu
     metadata = {
         "name": "j1-1-0",
         "uid": "p",
+        "ownerReferences": [OF_JOB],
         "finalizers": ["stokehold.dev/tracking", "example.com/held"],
         "deletionTimestamp": "2026-01-01T11:59:10Z",
         "deletionGracePeriodSeconds": 0,

@@ -99,6 +99,8 @@ def read_pod(raw: wire.Pod) -> Pod:
     member = _member(meta) if worker is None else None
     like_worker = worker is not None or (member is not None and member.kind == TRAINING_JOBS.kind)
     of_job = controller is not None and _is_job(controller)
+    # Others' pods count as for kube-scheduler: not at all once they have ended, whoever keeps them.
+    is_ours = controller is not None and (worker is not None or member is not None or of_job)
     conditions = {condition.type: condition for condition in status.conditions}
     scheduled = conditions.get("PodScheduled")
     ended = _end_of_main(status)
@@ -108,7 +110,7 @@ def read_pod(raw: wire.Pod) -> Pod:
         uid=meta.uid,
         phase=status.phase,
         requests=_pod_requests(raw.spec),
-        node=raw.spec.node_name or (_pinned_node(raw.spec) if controller and (worker or member or of_job) else ""),
+        node=raw.spec.node_name or (_pinned_node(raw.spec) if is_ours else ""),
         bound=bool(raw.spec.node_name),
         owner_uid=controller.uid if controller and (not like_worker or of_job) else "",
         of_job=of_job,
@@ -119,7 +121,7 @@ def read_pod(raw: wire.Pod) -> Pod:
         address=status.pod_ip if member else "",
         tracked=TRACKING_FINALIZER in meta.finalizers,
         terminating_since=meta.deletion_timestamp,
-        held=_is_held(meta, ended),
+        held=is_ours and _is_held(meta, ended),
         created_at=meta.creation_timestamp,
         started_at=status.start_time,
         finished_at=ended.finished_at if ended else None,

@@ -68,7 +68,7 @@ class Pod:
     """Carries our finalizer: its outcome has not been recorded yet."""
     terminating_since: datetime | None = None
     held: bool = False
-    """Ended when it was asked to go, and is kept by a finalizer of somebody else, who is not done with it there."""
+    """Ours, ended when it was asked to go, and kept by a finalizer of somebody else, who is not done with it there."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

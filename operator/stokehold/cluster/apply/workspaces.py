@@ -71,7 +71,7 @@ async def resume(writes: Writes, action: ResumeWorkspace) -> None:
 
 
 async def stop(writes: Writes, action: StopWorkspace) -> None:
-    """No replica any more, or just the one; nothing else of the StatefulSet changes. Then the status that tells of it."""
+    """No replica any more, or just the one; nothing else of the StatefulSet changes. Then its status."""
     workspace, known = action.workspace, action.workspace.pod_set
     if known is None:
         return
