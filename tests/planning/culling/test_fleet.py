@@ -111,7 +111,7 @@ def quiet_one_after_another(index: int, minute: int) -> str:
 def test_who_comes_back_into_sight_together_is_not_stopped_whenever_each_fell_quiet():
     """All would be due in one minute, a window after their agents are back, and on the word of these alone."""
     told = list(
-        history(7, BACK + 2 * AFTER, lambda i, minute: "" if dies(i, minute, 7) else quiet_one_after_another(i, minute))
+        history(7, BACK + 5 * AFTER, lambda i, minute: "" if dies(i, minute, 7) else quiet_one_after_another(i, minute))
     )
 
     assert [moment.stopped for moment in told if moment.stopped] == []

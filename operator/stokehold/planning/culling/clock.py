@@ -40,11 +40,15 @@ class Clock:
 
     def rests_on(self, window: timedelta, least_coverage: float) -> datetime | None:
         """Since when the proof runs on which a stop after such a window would rest: since it fell quiet, or, where too
-        much is missing since then, since the last gap."""
+        much is missing since then, since the last gap: a whole window after that nobody asks for what was before.
+
+        The answer stays the same however long it is quiet after that: who came back together stays together.
+        """
         since = self.quiet_since
         if since is None or self.observed is None or self.measured_since is None:
             return since
-        missing, quiet = self.observed - since - self.quiet, max(self.quiet, window)
+        missing = self.observed - since - self.quiet
+        quiet = self.quiet - (self.observed - self.measured_since) + window
         return since if quiet >= least_coverage * (quiet + missing) else max(since, self.measured_since)
 
 
