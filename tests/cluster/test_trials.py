@@ -10,7 +10,7 @@ import pytest
 from builders import NOW, a_job
 from kit.workspaces import a_workspace
 from stokehold.cluster.apply.trials import Trials
-from stokehold.cluster.errors import ConflictError, ForbiddenError, InvalidError
+from stokehold.cluster.errors import ConflictError, ForbiddenError, InvalidError, UnavailableError
 from stokehold.cluster.resources import PODS, Resource
 from stokehold.cluster.snapshots import Cluster
 from stokehold.model.actions import AdmitJob, Placement, StartWorkspace
@@ -27,6 +27,8 @@ class ApiServer:
 
     cpu: str = ""
     refusal: Exception | None = None
+    disliked: str = ""
+    """Whose pods alone are refused, where that is not all."""
     tried: list[str] = field(default_factory=list)
 
     @property
@@ -41,7 +43,7 @@ class ApiServer:
         meta = {"name": f"{body['metadata'].get('generateName', '')}x", **body["metadata"]}
         self.tried.append(meta["name"])
         await asyncio.sleep(0)  # as long as others need to ask the same
-        if self.refusal is not None:
+        if self.refusal is not None and meta["name"].startswith(self.disliked):
             raise self.refusal
         main = body["spec"]["containers"][0]
         requests = {**({"cpu": self.cpu} if self.cpu else {}), **main["resources"].get("requests", {})}
@@ -117,6 +119,41 @@ async def test_whose_pods_are_refused_hears_it_before_anything_is_made():
     here = scene(ApiServer(refusal=ForbiddenError(403, "Forbidden", "exceeded quota")), *jobs)
 
     assert await outcomes(here.trials(), jobs) == ["ForbiddenError"] * 2
+
+
+async def test_api_server_that_does_not_answer_the_first_of_a_shape_is_not_asked_the_same_for_the_others():
+    """A webhook that is down takes 10 s for each, and no work at all moves meanwhile."""
+    jobs, other = gangs("a", "b", "c"), [replace(job, namespace="team-b") for job in gangs("d")]
+    here = scene(ApiServer(refusal=UnavailableError(500, "InternalError", "failed calling webhook")), *jobs, *other)
+    trials = here.trials()
+
+    assert await outcomes(trials, jobs + other) == ["UnavailableError"] * 4
+    assert here.server.tried == ["a-1-0", "d-1-0"]
+    here.server.refusal = None
+    assert await outcomes(trials, jobs) == ["NoneType"] * 3
+    assert here.server.tried == ["a-1-0", "d-1-0", "a-1-0"]
+
+
+async def test_a_refusal_of_one_is_not_held_against_the_others_of_its_shape():
+    """A policy may look at its name, or at its command, of which the shape says nothing."""
+    jobs = gangs("a", "b", "c")
+    here = scene(ApiServer(refusal=ForbiddenError(403, "Forbidden", "not this name"), disliked="a-"), *jobs)
+
+    assert await outcomes(here.trials(), jobs) == ["ForbiddenError", "NoneType", "NoneType"]
+
+
+async def test_a_try_that_is_broken_off_leaves_nobody_waiting():
+    jobs = gangs("a", "b")
+    here = scene(ApiServer(), *jobs)
+    trials = here.trials()
+    first, second = (asyncio.create_task(trials.try_worker(AdmitJob(job, 1, 0, PLACE, (0, 1)))) for job in jobs)
+    await asyncio.sleep(0)
+
+    first.cancel()
+    await second
+
+    assert first.cancelled()
+    assert here.server.tried == ["a-1-0", "b-1-0"]
 
 
 async def test_rest_of_a_gang_is_made_without_a_try():
