@@ -74,3 +74,10 @@ async def test_list_that_was_never_taken_is_named(watches: Watches, readyz: Call
     of(watches, "pods")._synced.clear()
 
     assert await readyz() == (503, ["pods: not listed yet (in progress)"])
+
+
+async def test_kind_that_is_watched_by_several_labels_is_named_once(watches: Watches, readyz: Callable[[], Any]):
+    for informer in watches.services:
+        informer._synced.clear()
+
+    assert await readyz() == (503, ["services: not listed yet (in progress)"])

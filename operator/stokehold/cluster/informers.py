@@ -144,8 +144,8 @@ class Informer(Generic[T]):
     def observe_write(self, obj: dict[str, Any]) -> None:
         """Take in the server's reply to our own write, so that the next cycle plans with it.
 
-        Replies that are not objects (a Status) and older versions change nothing. With selectors,
-        only objects that match them may be passed.
+        Replies that are not objects (a Status) and older versions change nothing. All that is written of the resource
+        comes here: with a selector, `convert` must give None for what does not match it, or such are never written.
         """
         metadata = obj.get("metadata", {})
         if not metadata.get("uid") or not metadata.get("resourceVersion"):

@@ -4,7 +4,7 @@ A StatefulSet's controller deletes such a pod and makes the same again within mi
 ever, so no snapshot can be relied on to see one: the watch is asked. What was done about it stands on the StatefulSet.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 from stokehold.cluster.indexes import Clock
@@ -35,6 +35,8 @@ class KubeletRefusals:
             return pod_set
         return replace(pod_set, refusal=known)
 
-    def forget(self, alive: Collection[str]) -> None:
-        """Those of StatefulSets that are gone."""
-        self._last = {uid: one for uid, one in self._last.items() if uid in alive}
+    def forget_gone(self, known: Iterable[PodSet]) -> None:
+        """Those of StatefulSets that are not among these any more."""
+        if self._last:
+            alive = {pod_set.uid for pod_set in known}
+            self._last = {uid: one for uid, one in self._last.items() if uid in alive}

@@ -262,6 +262,7 @@ def read_holidays(raw: wire.ConfigMap) -> Holidays:
 def child_reader(label: str) -> Callable[[wire.Child], str | None]:
     """Of Services and budgets with this label: the uid of their owner, None for what is nobody's.
 
+    The label is looked at although the watch selects by it: what we write comes to the watches of all labels.
     One on its way out is there until it is gone: before that nobody can make another of its name.
     """
 

@@ -137,20 +137,23 @@ class Watches:
         await asyncio.gather(*(informer.wait_synced() for informer in self))
 
     def problems(self, stale_after_seconds: float) -> list[str]:
-        """Why the operator does not see the cluster as it is, in words for a probe; empty if it does."""
-        found = []
+        """Why the operator does not see the cluster as it is, in words for a probe, once a kind; empty if it does."""
+        found: dict[str, str] = {}
         oldest: dict[str, float] = {}
         for informer in self:
             name, age = informer.resource.plural, informer.age_seconds()
             oldest[name] = max(age, oldest.get(name, 0.0))
             metrics.WATCH_AGE_SECONDS.labels(name).set(oldest[name])
             if not informer.is_served:
-                found.append(f"{name}: the API server does not know this kind{_remedy(informer.resource)}")
+                why = f"the API server does not know this kind{_remedy(informer.resource)}"
             elif not informer.synced:
-                found.append(f"{name}: not listed yet ({informer.last_error or 'in progress'})")
+                why = f"not listed yet ({informer.last_error or 'in progress'})"
             elif age > stale_after_seconds:
-                found.append(f"{name}: nothing heard for {age:.0f} s ({informer.last_error or 'no error'})")
-        return found
+                why = f"nothing heard for {age:.0f} s ({informer.last_error or 'no error'})"
+            else:
+                continue
+            found.setdefault(name, why)
+        return [f"{name}: {why}" for name, why in found.items()]
 
 
 def _remedy(resource: resources.Resource) -> str:
