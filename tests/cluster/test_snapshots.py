@@ -1,6 +1,7 @@
 """What a snapshot says of an object, from the caches beside it."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -121,6 +122,22 @@ def test_refusal_of_a_workspaces_pod_is_known_although_its_statefulset_has_delet
     seen_and_gone(refused)
     cluster.pods.on_upsert(pod.key, None, replace(pod, phase="Running"))
     assert known() is None, "one that runs has been taken"
+
+
+def test_services_that_were_made_anew_are_counted_until_one_has_stayed_for_long():
+    now = [NOW]
+    cluster = Cluster(lambda: None, lambda: now[0])
+    desk = a_workspace("ada")
+
+    def after(minutes: int) -> int:
+        now[0] += timedelta(minutes=minutes)
+        cluster.restores.note(desk)
+        return cluster.snapshot().restores[desk.uid].times
+
+    assert [after(0), after(1), after(5)] == [1, 2, 3]
+    assert after(16) == 1
+    now[0] += timedelta(minutes=16)
+    assert cluster.snapshot().restores == {}
 
 
 def test_a_serving_pool_has_the_claims_that_its_pods_name_and_may_run_where_their_volumes_are():

@@ -137,10 +137,14 @@ def test_node_whose_kubelet_refuses_is_avoided_by_jobs_and_workspaces_after_two_
     assert {refusal.split("=")[0] for refusal in refusals} == {"h100-spare"}
     assert pods_made_for(team, "desk") <= 10  # its StatefulSet would have made thousands by now
     team.patch("refused", {"podTemplate": {"metadata": {"annotations": {"sim.stokehold.dev/fail-reason": None}}}})
-    desks.patch("desk", {"podTemplate": {"metadata": None}})  # what is taken out of the spec goes from its pod, too
+    theirs = {"op": "replace", "path": "/spec/ports/0/port", "value": 7777}  # which an apply of ours would leave there
+    team.kubectl("patch", "service", "desk", "--type=json", "-p", json.dumps([theirs]))
+    # What is taken out of the spec goes from its pod, too, and from its Service.
+    desks.patch("desk", {"podTemplate": {"metadata": None}, "port": 9000})
 
     status = team.wait_phase("refused", "Running", within=30)
     desks.wait_phase("desk", "Active")
+    assert [port["port"] for port in team.read("services", "desk")["spec"]["ports"]] == [9000]
     team.kubectl("delete", "gws", "desk", "--wait=false")
     assert status["attempt"] == 3
     first = min(eviction["time"] for eviction in status["evictions"])

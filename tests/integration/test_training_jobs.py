@@ -32,6 +32,8 @@ def test_gang_gets_rendezvous_and_addresses_and_keeps_them_when_somebody_deletes
     team.wait_phase("gang", "Running")
     team.kubectl("delete", "service", "gang-gang")
     wait_until(lambda: team.kubectl("get", "service", "gang-gang", "--ignore-not-found"), 5)
+    team.kubectl("label", "service", "gang-gang", "stokehold.dev/job-")
+    wait_until(lambda: "ServiceTakenAway" in team.events("gang"), 5)
 
     pods = sorted(team.pods("gang"), key=lambda pod: pod["metadata"]["name"])
     environments = [{e["name"]: e["value"] for e in pod["spec"]["containers"][0]["env"]} for pod in pods]
@@ -40,6 +42,7 @@ def test_gang_gets_rendezvous_and_addresses_and_keeps_them_when_somebody_deletes
     assert {e["MASTER_ADDR"] for e in environments} == {f"gang-0.gang-gang.{team.namespace}.svc"}
     assert {e["PET_NPROC_PER_NODE"] for e in environments} == {"8"}
     assert service["spec"]["clusterIP"] == "None"
+    assert service["metadata"]["labels"]["stokehold.dev/job"] == "gang"
     assert [pod["spec"]["hostname"] for pod in pods] == ["gang-0", "gang-1"]
     assert all(pod["spec"]["subdomain"] == "gang-gang" for pod in pods)
     assert len({pod["spec"]["nodeName"] for pod in pods}) == 2

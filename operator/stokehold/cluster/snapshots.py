@@ -14,6 +14,7 @@ from stokehold.cluster.additions import Additions
 from stokehold.cluster.indexes import Clock, Jobs, Namespaced, Nodes, Owners, Pods, PodSets, Shelf, Wake
 from stokehold.cluster.kubelet_refusals import KubeletRefusals
 from stokehold.cluster.orphans import Orphans
+from stokehold.cluster.restores import RestoreMemory
 from stokehold.cluster.store import Key
 from stokehold.model import names
 from stokehold.model.capacity import Answer, Listing
@@ -46,7 +47,7 @@ V = TypeVar("V", Job, ServingPool)
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusedCreation:
     """What the API server said when it refused an object's children last, and how often it did for this spec."""
 
     message: str
@@ -108,13 +109,13 @@ class Cluster:
         """By name: those that not all nodes can reach."""
         self.storage_classes: Shelf[StorageClass] = Shelf(wake)
         self.serving_services, self.disruption_budgets = Owners(wake), Owners(wake)
-        self.workspace_services, self.gang_services = Owners(wake), Owners(wake)
+        self.workspace_services, self.gang_services, self.restores = Owners(wake), Owners(wake), RestoreMemory(clock)
         self.autoscalers: Namespaced[Autoscaler] = Namespaced(wake)
         self.loads: dict[Key, PoolLoad] = {}
         """Of the serving pools, as the scraper has gathered them."""
         self.notebooks: dict[Key, Notebook] = {}
         """What Jupyter servers have said, kept by their prober."""
-        self._refusals: dict[str, Refusal] = {}
+        self._refusals: dict[str, RefusedCreation] = {}
         """By uid of the owner."""
         self._refused_sizes: dict[str, tuple[str, datetime]] = {}
         """By uid of the workspace, with when; a new process asks once more."""
@@ -182,7 +183,7 @@ class Cluster:
         before = self._refusals.pop(owner.uid, None)
         if message:
             times = before.times if before is not None and before.generation == owner.generation else 0
-            self._refusals[owner.uid] = Refusal(message, self._clock(), owner.generation, times + 1, name_taken)
+            self._refusals[owner.uid] = RefusedCreation(message, self._clock(), owner.generation, times + 1, name_taken)
 
     def note_refused_size(self, workspace: Workspace, size: str) -> None:
         """Remember that the workspace's volume cannot grow to this size."""
@@ -251,6 +252,7 @@ class Cluster:
             namespaces=dict(self.namespaces.values),
             workspaces=workspaces,
             with_service=self.workspace_services.uids() | self.gang_services.uids(),
+            restores=self.restores.now(),
             serving_pools=serving,
             loads=dict(self.loads),
             claims=self._current_claims(),
@@ -269,7 +271,7 @@ class Cluster:
         self._additions.learn_from_workspaces(fresh, self.workspaces.values.values())
         self._additions.forget_old()
         self._kubelet_refusals.learn(self.pods.take_refused())
-        self._kubelet_refusals.forget({known.uid for known in self.stateful_sets.by_owner.values()})
+        self._kubelet_refusals.forget_gone(self.stateful_sets.by_owner.values())
 
     def pools_with_pods(self) -> list[ServingPool]:
         """The serving pools as a snapshot has them."""

@@ -41,8 +41,7 @@ from stokehold.observability import logs, metrics
 from stokehold.observability.health import HealthServer
 from stokehold.planning.autoscaling.plan import plan_autoscaling
 from stokehold.planning.culling.plan import plan_culling
-from stokehold.planning.scheduling.plan import plan_scheduling
-from stokehold.planning.scheduling.telling import next_telling
+from stokehold.planning.scheduling.plan import next_due, plan_scheduling
 from stokehold.providers.registry import Registry
 
 log = logs.get("run")
@@ -82,7 +81,7 @@ class Operator:
             self._cycle(
                 "scheduling",
                 self._plan_scheduling,
-                due=lambda snapshot: next_telling(snapshot, settings.scheduling),
+                due=lambda snapshot: next_due(snapshot, settings.scheduling),
             ),
             self._cycle(
                 "provisioning",

@@ -121,6 +121,7 @@ class RestoreService:
     """Make the Service of work that has its nodes once more: somebody has deleted it."""
 
     owner: Job | Workspace
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

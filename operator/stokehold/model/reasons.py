@@ -339,5 +339,7 @@ class Event(StrEnum):
     """On a pod: it has the labels of a worker, and no TrainingJob has made it."""
     UNREADABLE = "Unreadable"
     """This version of the operator cannot read the object and leaves it and its pods as they are."""
+    SERVICE_TAKEN_AWAY = "ServiceTakenAway"
+    """Somebody deletes the Service of work that runs, or its label, again and again: it comes back later each time."""
     WRITE_REFUSED = "WriteRefused"
     """The API server refuses what the operator writes for the object."""

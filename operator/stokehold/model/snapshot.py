@@ -319,6 +319,14 @@ class Namespace:
 
 
 @dataclass(frozen=True, slots=True)
+class Restores:
+    """How often in a row the Service of running work was made anew, and when last."""
+
+    times: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The cluster at `taken_at`. Every mapping is by name (namespaced things by namespace and name)."""
 
@@ -342,6 +350,8 @@ class Snapshot:
     workspaces: Mapping[tuple[str, str], Workspace] = field(default_factory=dict)
     with_service: frozenset[str] | None = None
     """Uids of the jobs and workspaces that have their Service; None if nobody has looked."""
+    restores: Mapping[str, Restores] = field(default_factory=dict)
+    """By uid of the job or workspace. Lost with the process: the next one begins with short pauses again."""
     serving_pools: Mapping[tuple[str, str], ServingPool] = field(default_factory=dict)
     claims: Mapping[str, Claim] = field(default_factory=dict)
     unread_claims: frozenset[str] = frozenset()

@@ -152,6 +152,7 @@ class Applier:
                 await serving.place(writes, action)
             case RestoreService():
                 await services.restore(writes, action)
+                self._cluster.restores.note(action.owner)
             case EndWorkspace() | ResumeWorkspace() | StopWorkspace() | KeepWorkspace() | GrowVolume():
                 await self._dispatch_workspace(action)
             case CreateClaim() | CordonNode() | DeleteNode() | DeleteClaim() | ReleaseClaim():

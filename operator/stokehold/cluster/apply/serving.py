@@ -7,11 +7,12 @@ from stokehold.api.times import format_time
 from stokehold.api.v1alpha1.inference_pool import Rollout
 from stokehold.cluster import serving_manifests as manifests
 from stokehold.cluster.annotations import PLACED_AT
+from stokehold.cluster.apply import services
 from stokehold.cluster.apply.writes import Writes
 from stokehold.cluster.client import PatchKind, pointer
 from stokehold.cluster.errors import ApiError
 from stokehold.cluster.manifests import require_node
-from stokehold.cluster.resources import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS, SERVICES
+from stokehold.cluster.resources import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS
 from stokehold.model.actions import PlaceReplica, WriteDeployment
 from stokehold.model.pods import Pod, PodSet
 from stokehold.observability import logs
@@ -27,7 +28,7 @@ async def write_deployment(writes: Writes, action: WriteDeployment) -> None:
     others are up to date."""
     pool, known = action.pool, action.pool.pod_set
     if action.reshapes:
-        await writes.apply_own(SERVICES, manifests.service(pool), pool)
+        await services.bring_up_to_date(writes, manifests.service(pool), pool)
         await writes.apply_own(POD_DISRUPTION_BUDGETS, manifests.disruption_budget(pool), pool)
     for pod in action.victims:
         await _mark(writes, pod)

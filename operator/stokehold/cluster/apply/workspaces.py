@@ -10,12 +10,13 @@ from stokehold.api.times import format_time
 from stokehold.cluster import wire
 from stokehold.cluster import workspace_manifests as manifests
 from stokehold.cluster.annotations import REFUSED_BY, WANTED_BY
+from stokehold.cluster.apply import services
 from stokehold.cluster.apply.writes import Writes
 from stokehold.cluster.client import PatchKind, pointer
 from stokehold.cluster.errors import ConflictError
 from stokehold.cluster.own_kinds import stop_text
 from stokehold.cluster.reading import read_pod_set
-from stokehold.cluster.resources import DEV_WORKSPACES, PERSISTENT_VOLUME_CLAIMS, SERVICES, STATEFUL_SETS
+from stokehold.cluster.resources import DEV_WORKSPACES, PERSISTENT_VOLUME_CLAIMS, STATEFUL_SETS
 from stokehold.model import names
 from stokehold.model.actions import (
     EndWorkspace,
@@ -40,7 +41,7 @@ OF_STATUS = ("resource_version", "ready_replicas", "current_replicas", "updated_
 async def start(writes: Writes, action: StartWorkspace) -> None:
     """Its Service if that is missing, a new volume if it needs one, then the StatefulSet with a replica on the node."""
     workspace, placement = action.workspace, action.placement
-    await writes.apply_own(SERVICES, manifests.service(workspace), workspace)
+    await services.bring_up_to_date(writes, manifests.service(workspace), workspace)
     if action.new_volume and (claim := manifests.volume_claim(workspace)) is not None:
         await writes.create_own(PERSISTENT_VOLUME_CLAIMS, claim, workspace)
     await _use_up_consent(writes, workspace)

@@ -26,7 +26,7 @@ from stokehold.planning.scheduling.lifecycle import Standing, standings_of
 from stokehold.planning.scheduling.queue_status import report_queues
 from stokehold.planning.scheduling.queueing import Entry, Gang, Queues, Replica, Work, order, why_not_queued
 from stokehold.planning.scheduling.releasing import let_history_go, release
-from stokehold.planning.scheduling.services import restore_services
+from stokehold.planning.scheduling.services import next_restore, restore_services
 from stokehold.planning.scheduling.settings import SchedulingSettings
 from stokehold.planning.scheduling.single_pods import (
     promised_replicas,
@@ -36,7 +36,7 @@ from stokehold.planning.scheduling.single_pods import (
     why_workspace_waits,
 )
 from stokehold.planning.scheduling.starting import report_running
-from stokehold.planning.scheduling.telling import Held, Teller, owner_of
+from stokehold.planning.scheduling.telling import Held, Teller, next_telling, owner_of
 
 
 def plan_scheduling(snapshot: Snapshot, settings: SchedulingSettings) -> Iterator[Action]:
@@ -51,13 +51,20 @@ def plan_scheduling(snapshot: Snapshot, settings: SchedulingSettings) -> Iterato
     pools = resolve_pools(snapshot)
     completions = list(complete_gangs(going, snapshot, pools))
     yield from completions
-    yield from restore_services((s.job for s in going if s.attempt.size > 1 and not s.attempt.missing), snapshot)
+    gangs = (s.job for s in going if s.attempt.size > 1 and not s.attempt.missing)
+    yield from restore_services(gangs, snapshot, settings)
     yield from report_running(going, snapshot, settings)
     waiting = [standing for standing in going if not standing.attempt.pods]
     teller = Teller(snapshot, replace(settings, refresh_every=settings.refresh_interval(len(waiting))))
     entries = yield from _queue_up(waiting, queues, teller)
     if entries:
         yield from admit(entries, completions, pools, teller)
+
+
+def next_due(snapshot: Snapshot, settings: SchedulingSettings) -> datetime | None:
+    """When there is something to do next although nothing changes; None when the next look at all is soon enough."""
+    dues = (next_telling(snapshot, settings), next_restore(snapshot, settings))
+    return min((due for due in dues if due is not None), default=None)
 
 
 def _queue_up(waiting: list[Standing], queues: Queues, teller: Teller) -> Generator[Action, None, list[Entry]]:

@@ -23,6 +23,8 @@ class SchedulingSettings:
     longest_backoff: timedelta = timedelta(minutes=5)
     longest_refusal_pause: timedelta = timedelta(minutes=1)
     """What the API server refuses is tried again after `requeue_backoff`, doubled each time up to this."""
+    first_restore_pause: timedelta = timedelta(seconds=1)
+    """A Service that is taken away again comes back after this, doubled each time up to `longest_backoff`."""
     fault_window: timedelta = timedelta(minutes=5)
     """How long a node that refused workers is remembered, and avoided after `refusals_to_avoid`."""
     refusals_to_avoid: int = 2
@@ -42,6 +44,10 @@ class SchedulingSettings:
     def refusal_pause(self, times: int) -> timedelta:
         """How long to wait after the API server has refused something so often in a row."""
         return doubled(self.requeue_backoff, times - 1, self.longest_refusal_pause)
+
+    def restore_pause(self, times: int) -> timedelta:
+        """How long a Service that was made anew so often must have stood before it is made once more."""
+        return doubled(self.first_restore_pause, times - 1, self.longest_backoff)
 
     def refresh_interval(self, waiting: int) -> timedelta:
         """`refresh_every`, stretched so that a long queue costs at most ten such writes a second."""
