@@ -153,7 +153,7 @@ def test_a_serving_pool_has_the_claims_that_its_pods_name_and_may_run_where_thei
 
     assert found.volumes == (("cache", None), ("models", bound))
     assert found.reach == (("models", zone),)
-    assert found.demand.node_affinity == zone
+    assert found.demand.places == (zone,)
 
 
 def test_size_that_the_api_server_refused_is_asked_for_again_after_some_minutes():

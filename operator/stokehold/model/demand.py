@@ -85,6 +85,8 @@ class Demand:
     node_selector: tuple[tuple[str, str], ...] = ()
     node_affinity: Terms = ()
     """Empty means no wish."""
+    places: tuple[Terms, ...] = ()
+    """From where its volumes can be reached: each must allow a node. Never multiplied out: one job may name many."""
     buyer: str = ""
     """The uid of the job whose bought nodes are open to it; set by planners alone."""
     avoid: tuple[str, ...] = ()
@@ -100,10 +102,12 @@ class Demand:
         return self.hashed
 
     def accepts(self, labels: Mapping[str, str]) -> bool:
-        """Whether the pod's node selector and required affinity allow a node with these labels."""
+        """Whether the pod's node selector and required affinity, and its volumes, allow a node with these labels."""
         if any(labels.get(key) != value for key, value in self.node_selector):
             return False
-        return not self.node_affinity or allows(self.node_affinity, labels)
+        if self.node_affinity and not allows(self.node_affinity, labels):
+            return False
+        return all(allows(terms, labels) for terms in self.places)
 
 
 def allows(terms: Terms, labels: Mapping[str, str]) -> bool:
@@ -111,7 +115,7 @@ def allows(terms: Terms, labels: Mapping[str, str]) -> bool:
     return any(all(match.holds(labels) for match in term) for term in terms)
 
 
-def may_hold(term: tuple[Match, ...]) -> bool:
+def may_hold(term: Collection[Match]) -> bool:
     """Whether there can be a node whose labels satisfy all; comparisons of numbers are taken to agree."""
     for key in {match.key for match in term}:
         matches = [match for match in term if match.key == key]
@@ -193,10 +197,7 @@ def asking(demand: Demand, amounts: Amounts) -> Demand:
 @lru_cache(maxsize=4096)
 def within(demand: Demand, *places: Terms) -> Demand:
     """The same demand, only on nodes that all of the places allow too."""
-    wish = demand.node_affinity
-    for terms in places:
-        wish = tuple((*one, *term) for one in wish or ((),) for term in terms)
-    return _shared(replace(demand, node_affinity=wish))
+    return _shared(replace(demand, places=tuple(dict.fromkeys((*demand.places, *places)))))
 
 
 def shaped_pod(

@@ -138,6 +138,36 @@ def test_matches_that_no_labels_can_satisfy_are_known(terms: list[tuple[str, ...
     assert may_hold(tuple(Match(ZONE, operator, tuple(values)) for operator, *values in terms)) is possible
 
 
+@pytest.mark.parametrize("keys", [1, 16], ids=["of one class", "of classes with keys of their own"])
+def test_many_claims_that_may_be_made_in_several_places_each_cost_no_more_than_they_are(keys: int):
+    """Multiplied out they would be three to the power of sixteen."""
+    labels = {f"{ZONE}-{number}": "z2" for number in range(keys)}
+    reach = tuple(
+        (f"claim-{at}", tuple((Match(f"{ZONE}-{at % keys}", "In", (name,)),) for name in ("z1", "z2", "z3")))
+        for at in range(16)
+    )
+    made = a_job(volumes=[])
+    job = replace(made, reach=reach, demand=within(made.demand, *(terms for _, terms in reach)))
+
+    action = plan(job, Z1, a_node("right", labels=labels))
+
+    assert len(job.demand.places) == keys
+    assert isinstance(action, AdmitJob)
+    assert action.placement.nodes == ("right",)
+
+
+def test_volumes_that_exclude_each_other_are_known_among_many_that_do_not():
+    many = tuple(((Match(f"rack-{at}", "In", ("a",)),), (Match(f"rack-{at}", "In", ("b",)),)) for at in range(16))
+    made = a_job()
+    reach = tuple((f"claim-{at}", one) for at, one in enumerate((*many, zone("z1"), zone("z3"))))
+    job = replace(made, reach=reach, demand=within(made.demand, *(one for _, one in reach)))
+
+    action = plan(job, Z1)
+
+    assert isinstance(action, WriteStatus)
+    assert action.status["queue"]["reason"] == "VolumeUnavailable"
+
+
 @pytest.mark.parametrize("said", ["", "0/3 nodes are available"])
 def test_claim_that_nobody_provisions_is_named_when_a_worker_cannot_be_bound(said: str):
     job = job_with(VolumeClaim("Pending"))

@@ -227,7 +227,7 @@ def _is_open(node: Node) -> bool:
 
 def _wishes(demand: Demand) -> tuple[object, ...]:
     """What decides which open nodes suit the demand."""
-    return demand.tolerations, demand.node_selector, demand.node_affinity, demand.buyer, demand.avoid
+    return demand.tolerations, demand.node_selector, demand.node_affinity, demand.places, demand.buyer, demand.avoid
 
 
 def _wanted(demand: Demand, gpu_resource: str) -> dict[str, int]:

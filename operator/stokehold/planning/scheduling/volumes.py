@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain, product
 
 from stokehold.api.names import FRESH_VOLUME_ANNOTATION
 from stokehold.model import names
-from stokehold.model.demand import allows, may_hold
+from stokehold.model.demand import Match, allows, may_hold
 from stokehold.model.reasons import Waiting
 from stokehold.model.snapshot import Job, Reach, Snapshot, Workspace
 from stokehold.model.statuses import Owner
 from stokehold.planning.placement.explain import Explanation
+
+MOST_TOGETHER = 256
+"""Ways in which volumes can be reached together that are told apart; beyond, nodes alone tell where all are reached."""
 
 
 def wants_new_volume(workspace: Workspace) -> bool:
@@ -71,9 +73,18 @@ def apart(owner: Owner, snapshot: Snapshot) -> Explanation | None:
 
 
 def _exclude_each_other(reach: Reach) -> bool:
-    """Whether no node could reach all, whatever its labels: as with two zones."""
-    together = product(*(terms for _, terms in reach))
-    return not any(may_hold(tuple(chain(*terms))) for terms in together)
+    """Whether no node could reach all, whatever its labels: as with two zones. One place after the other, for what
+    they allow together would multiply."""
+    places = {frozenset(map(frozenset, terms)) for _, terms in reach}
+    together: set[frozenset[Match]] = {frozenset()}
+    for terms in sorted(places, key=len):
+        both = {one | term for one in together for term in terms}
+        together = {term for term in both if may_hold(term)}
+        if not together:
+            return True
+        if len(together) > MOST_TOGETHER:
+            return False
+    return False
 
 
 def _each_elsewhere(reach: Reach, snapshot: Snapshot) -> bool:
