@@ -67,6 +67,8 @@ class Outside:
 
     unread_claims: Callable[[], Iterable[str]] = tuple
     """The uids of the claims that cannot be read, as their watch knows them."""
+    unread_pools: Callable[[], Iterable[str]] = tuple
+    """The names of the GPUNodePools that cannot be read; one that could be once counts as it was."""
     steady_seconds: Callable[[], float] = lambda: math.inf
     """For how long the watch of pods has not been interrupted."""
     term: Callable[[], int] = lambda: 0
@@ -257,6 +259,7 @@ class Cluster:
             loads=dict(self.loads),
             claims=self._current_claims(),
             unread_claims=frozenset(self.outside.unread_claims()),
+            unread_pools=frozenset(self.outside.unread_pools()) - self.node_pools.values.keys(),
             sightings=self._current_sightings(),
             tenants=self.pods.tenants(),
             listings=dict(self._listings),

@@ -96,6 +96,8 @@ class Watches:
         )
         self.claims = watch(resources.GPU_NODE_CLAIMS, own, read_claim, cluster.claims)
         cluster.outside.unread_claims = lambda: (broken.uid for broken in self.claims.broken.values())
+        self.node_pools = watch(resources.GPU_NODE_POOLS, own, read_node_pool, cluster.node_pools)
+        cluster.outside.unread_pools = lambda: (name for _, name in self.node_pools.broken)
         self.volume_claims = watch(  # all: workspaces mount others than their own, too
             resources.PERSISTENT_VOLUME_CLAIMS, wire.VolumeClaim, read_volume_claim, cluster.volume_claims
         )
@@ -107,14 +109,13 @@ class Watches:
             watch(resources.NAMESPACES, wire.Namespace, read_namespace, cluster.namespaces),
             watch(resources.PRIORITY_CLASSES, wire.PriorityClass, read_priority_class, cluster.priority_classes),
             watch(resources.GPU_QUEUES, own, read_queue, cluster.queues),
-            watch(resources.GPU_NODE_POOLS, own, read_node_pool, cluster.node_pools),
             watch(resources.GPU_NODES, own, read_sighting, cluster.sightings),
         )
 
     def __iter__(self) -> Iterator[Informer[Any]]:
         written = (self.pods, self.jobs, self.workspaces, self.stateful_sets, self.volume_claims)
         serving = (self.serving_pools, self.deployments, *self.services, self.budgets, self.autoscalers)
-        return iter((*written, *serving, self.claims, *self._others))
+        return iter((*written, *serving, self.claims, self.node_pools, *self._others))
 
     async def run(self) -> None:
         """Keep all of them fresh until cancelled."""

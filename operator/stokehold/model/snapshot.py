@@ -356,6 +356,8 @@ class Snapshot:
     claims: Mapping[str, Claim] = field(default_factory=dict)
     unread_claims: frozenset[str] = frozenset()
     """Uids of GPUNodeClaims that exist and cannot be read: their machines are nobody's orphans."""
+    unread_pools: frozenset[str] = frozenset()
+    """Names of GPUNodePools that exist and could never be read: of their nodes none is given back or bought again."""
     loads: Mapping[tuple[str, str], PoolLoad] = field(default_factory=dict)
     """By serving pool; one that nobody has asked yet has none."""
     sightings: Mapping[str, Sighting] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from kit.provisioning import World, a_cloud, a_waiting_job, a_world, created, told
+from stokehold.api.conditions import find_condition
 from stokehold.model.actions import DeleteClaim, WriteStatus
 from stokehold.model.snapshot import NodePool
 from stokehold.planning.placement.purchases import WRITTEN_OFF_AFTER, standing_purchases
@@ -109,6 +110,73 @@ def test_gang_waits_for_its_pool_where_no_other_has_nodes_for_it():
     world.settle()
     assert standing_purchases(world.snapshot)["uid-gang"].is_ready
     assert len(world.machines) == 4
+
+
+def unread(world: World, name: str) -> None:
+    """The pool is there, and has a field that this version does not know: nobody has read it since the start."""
+    left = {pool: known for pool, known in world.snapshot.node_pools.items() if pool != name}
+    world.snapshot = replace(world.snapshot, node_pools=left, unread_pools=frozenset({name}))
+    world.settle()
+
+
+@pytest.mark.parametrize("booted", [False, True])
+@pytest.mark.parametrize("remembers", [False, True])
+def test_pool_that_cannot_be_read_is_not_gone_its_gang_waits_and_buys_nowhere_else(booted: bool, remembers: bool):
+    world = bought(booted=booted, left=(CHEAP, DEAR), remembers=remembers)
+    unread(world, "cheap")
+    world.wait(LONG * 2)
+    world.settle()
+
+    assert (pools_of(world), pools_of(world, leaving=True)) == ({"cheap": 4}, {})
+    assert all(find_condition(claim.status.conditions, "Stranded") is None for claim in world.claims)
+    (waits,) = plan_scheduling(world.snapshot, SchedulingSettings())
+    assert isinstance(waits, WriteStatus)
+    assert "GPUNodePool cheap, which this version of the operator cannot read" in waits.status["queue"]["message"]
+    with_pools(world, CHEAP, DEAR)
+    world.boot()
+    world.settle()
+    assert standing_purchases(world.snapshot)["uid-gang"].is_ready
+    assert len(world.machines) == 4
+
+
+@pytest.mark.parametrize("keep_warm", [0, 2])
+def test_idle_nodes_of_a_pool_that_cannot_be_read_stay_for_nobody_knows_for_how_long_they_should(keep_warm: int):
+    cloud = a_cloud(keepWarm=keep_warm)
+    world = a_world(a_waiting_job(numNodes=2), pools=[cloud])
+    world.settle()
+    world.boot()
+    world.settle()
+    world.snapshot = replace(world.snapshot, jobs={})
+    unread(world, "cloud")
+    world.wait(3600)
+    world.settle()
+
+    assert [(claim.deleting, claim.status.phase) for claim in world.claims] == [(False, "Ready")] * (2 + keep_warm)
+    assert not any(node.unschedulable for node in world.snapshot.nodes.values())
+    world.snapshot = replace(world.snapshot, unread_pools=frozenset())
+    with_pools(world, cloud)
+    for _ in range(3):
+        world.wait(3600)
+        world.settle()
+    assert len(world.claims) == keep_warm
+
+
+def test_claim_that_somebody_deletes_waits_for_a_pool_that_can_be_read_unless_it_remembers_its_provider():
+    world = bought(left=(CHEAP, DEAR))
+    unread(world, "cheap")
+    old, *_, new = world.claims
+    world.snapshot = replace(
+        world.snapshot,
+        jobs={},
+        claims={old.name: old, new.name: replace(new, provider=CHEAP.spec.provider)},
+    )
+    for claim in world.claims:
+        world.carry_out(DeleteClaim(claim, "somebody deleted it"))
+    world.settle()
+
+    (left,) = world.claims
+    assert (left.name, left.deleting) == (old.name, True)
+    assert find_condition(left.status.conditions, "Stranded") is None
 
 
 def test_whoever_deletes_the_claims_need_not_wait():

@@ -74,10 +74,18 @@ def waits(job: Job, snapshot: Snapshot) -> bool:
     return not any(pod.worker and pod.worker.attempt == attempt for pod in job.pods)
 
 
-def is_lost(pool: str, snapshot: Snapshot) -> bool:
-    """Whether nobody can be asked about the nodes that were bought of this pool: it is gone, or has no provider."""
+def is_known(pool: str, snapshot: Snapshot) -> bool:
+    """Whether somebody can be asked for nodes of this pool: it is there, can be read and has a provider."""
     known = snapshot.node_pools.get(pool)
-    return known is None or known.spec.provider is None
+    return known is not None and known.spec.provider is not None
+
+
+def is_lost(pool: str, snapshot: Snapshot) -> bool:
+    """Whether the nodes that were bought of this pool have nobody who keeps them: it is gone, or has no provider.
+
+    One that only cannot be read still has whatever it had.
+    """
+    return not is_known(pool, snapshot) and pool not in snapshot.unread_pools
 
 
 def written_off(snapshot: Snapshot) -> dict[str, tuple[Claim, ...]]:

@@ -20,7 +20,7 @@ from stokehold.planning.provisioning.world import World
 def follow(claim: Claim, world: World) -> Iterator[Action]:
     """The next step of a claim that is not being given back."""
     pool = world.pool_of(claim)
-    if news := reporting.stranded(claim, pool, world.now):
+    if not world.is_unread(claim.spec.pool_name) and (news := reporting.stranded(claim, pool, world.now)):
         yield news
         return
     match claim.status.phase:

@@ -82,7 +82,8 @@ def dismantle(claim: Claim, world: World) -> Iterator[Action]:
         if not node.unschedulable:
             yield CordonNode(node, True, "its claim was deleted")
     elif pool is None:
-        yield from filter(None, (reporting.stranded(claim, None, world.now),))
+        if not world.is_unread(claim.spec.pool_name):
+            yield from filter(None, (reporting.stranded(claim, None, world.now),))
     else:
         yield TerminateNode(claim, pool)
 
@@ -113,7 +114,10 @@ def reap_orphans(world: World) -> Iterator[Action]:
 
 
 def _kept_warm(pool: str, spare: list[Claim], world: World) -> set[str]:
-    """As many spare nodes as the pool keeps warm; those first that are ready, then those that are nearly."""
+    """As many spare nodes as the pool keeps warm; those first that are ready, then those that are nearly. All while
+    nobody can read how many those are."""
+    if world.is_unread(pool):
+        return {claim.name for claim in spare}
     found = world.snapshot.node_pools.get(pool)
     wanted = found.spec.keep_warm if found is not None else 0
     ranked = sorted(spare, key=lambda c: (c.status.phase != api.READY, c.created_at, c.name))

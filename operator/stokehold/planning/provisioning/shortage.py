@@ -18,7 +18,7 @@ from stokehold.planning.placement.place import Shortfall, place_gang
 from stokehold.planning.placement.pools import Pool
 from stokehold.planning.placement.prices import node_price
 from stokehold.planning.placement.priorities import priority_of
-from stokehold.planning.placement.purchases import Purchase, attempt_of, is_lost, waits
+from stokehold.planning.placement.purchases import Purchase, attempt_of, is_known, waits
 from stokehold.planning.provisioning import breaker, reporting
 from stokehold.planning.provisioning.claim_names import claim_names, warm_name
 from stokehold.planning.provisioning.imagined import ledger_of, node_of
@@ -191,7 +191,7 @@ def _not_due(job: Job, waiting_gpus: int, pool: NodePool, world: World) -> Refus
 def _complete(world: World, market: Market) -> Iterator[Action]:
     """Claims that somebody did not live to create, or in whose place a spare node stood that others have taken."""
     for _, purchase in sorted(world.standing.items()):
-        if is_lost(purchase.pool, world.snapshot):
+        if not is_known(purchase.pool, world.snapshot):
             continue
         present = {claim.name for claim in purchase.claims}
         lacks = purchase.size - len(present)

@@ -63,9 +63,13 @@ class World:
         return namespace.uid if namespace is not None else ""
 
     def pool_of(self, claim: Claim) -> NodePool | None:
-        """The pool whose provider the claim was asked from; None when it was deleted."""
+        """The pool whose provider the claim was asked from; None when it was deleted, or cannot be read."""
         pool = self.snapshot.node_pools.get(claim.spec.pool_name)
         return pool if pool is not None and pool.spec.provider is not None else None
+
+    def is_unread(self, pool: str) -> bool:
+        """Whether the pool is there and nobody knows what it says: neither what it keeps warm, nor for how long."""
+        return pool in self.snapshot.unread_pools
 
     def gives_back_to(self, claim: Claim) -> NodePool | None:
         """The pool whose provider takes the claim's machine, as it was when the claim was made should it be gone."""

@@ -27,6 +27,14 @@ def with_burst(
             f"{Duration.of_seconds(WRITTEN_OFF_AFTER.seconds)} nodes of another pool are bought if one has them.",
             urgent=purchase.pool,
         )
+    if purchase is not None and purchase.pool in snapshot.unread_pools:
+        return replace(
+            why,
+            message=f"{why.message}; the nodes that are bought for it are those of GPUNodePool {purchase.pool}, "
+            "which this version of the operator cannot read",
+            next_step="Ask the platform team to mend that GPUNodePool: its Event Unreadable says what is wrong with it.",
+            urgent=purchase.pool,
+        )
     if purchase is not None and not purchase.is_failing and not purchase.is_ready:
         return _provisioning(purchase, _passed_over(purchase, pools, snapshot))
     told = find_condition(job.status.conditions, conditions.CAPACITY_PROVISIONED)
