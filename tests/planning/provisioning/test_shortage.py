@@ -225,13 +225,19 @@ def test_next_plan_is_due_when_a_gang_that_is_short_has_waited_for_long_enough()
     assert next_trigger(replace(snapshot, jobs={old.key: old}), SETTINGS) is None
 
 
-@pytest.mark.parametrize(("zones", "bought"), [(["z1", "z2"], ["z2"]), (["z1", "z3"], [])])
-def test_nodes_are_bought_in_the_zone_of_the_jobs_volume_or_not_at_all(zones: list[str], bought: list[str]):
+@pytest.mark.parametrize("key", ["topology.kubernetes.io/zone", "topology.ebs.csi.aws.com/zone", "topology.gke.io/zone"])
+@pytest.mark.parametrize(("zones", "bought"), [(["z1", "z2"], ["z2"]), (["z1", "z3"], []), ([], [])])
+def test_nodes_are_bought_in_the_zone_of_the_jobs_volume_or_not_at_all(zones: list[str], bought: list[str], key: str):
+    """Also where the volume names it by the label that its driver puts on nodes once they have joined."""
     job = a_waiting_job("held", numNodes=1, gpusPerNode=1, age=40)
-    in_z2 = ((Match("topology.kubernetes.io/zone", "In", ("z2",)),),)
+    in_z2 = ((Match(key, "In", ("z2",)),),)
     held = replace(job, reach=(("ckpt", in_z2),), demand=within(job.demand, in_z2))
     world = a_world(held, pools=[a_cloud(zones=zones)])
 
     world.settle()
 
     assert [claim.spec.zone for claim in world.claims] == bought
+    world.boot()
+    world.settle()
+    phases = [(claim.status.phase, claim.deleting) for claim in world.claims]
+    assert phases == [("Ready", False)] * len(bought), "it is not taken back before its driver has put its label on it"

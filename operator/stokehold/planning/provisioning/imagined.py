@@ -14,6 +14,18 @@ from stokehold.planning.provisioning.world import World
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 REGION_LABEL = "topology.kubernetes.io/region"
+LATE_LABELS = {
+    "topology.ebs.csi.aws.com/zone": ZONE_LABEL,
+    "topology.gke.io/zone": ZONE_LABEL,
+    "topology.disk.csi.azure.com/zone": ZONE_LABEL,
+    "topology.cinder.csi.openstack.org/zone": ZONE_LABEL,
+    "topology.diskplugin.csi.alibabacloud.com/zone": ZONE_LABEL,
+    "topology.csi.scaleway.com/zone": ZONE_LABEL,
+    "failure-domain.beta.kubernetes.io/zone": ZONE_LABEL,
+    "failure-domain.beta.kubernetes.io/region": REGION_LABEL,
+}
+"""What drivers of volumes, and clouds, put on a node once it has joined, and the label that has the same value: volumes
+are kept to these. Nobody asks a provider for them."""
 
 
 def offered(pool: NodePool) -> dict[str, str]:
@@ -45,9 +57,11 @@ def imagined_node(name: str, pool: NodePool, zone: str) -> Node:
     known = amounts(offered(pool))
     plenty = dict.fromkeys(("cpu", "memory", "ephemeral-storage"), LARGEST // 2**20)
     has = {**plenty, **known}
+    asked = labels_of(name, pool, zone)
+    late = {label: asked[same] for label, same in LATE_LABELS.items() if same in asked}
     return Node(
         name=name,
-        labels=labels_of(name, pool, zone),
+        labels={**late, **asked},
         capacity=has,
         allocatable=has,
         taints=pool_taints(pool.spec),
