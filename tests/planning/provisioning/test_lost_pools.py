@@ -7,7 +7,8 @@ import pytest
 
 from kit.provisioning import World, a_cloud, a_waiting_job, a_world, created, told
 from stokehold.api.conditions import find_condition
-from stokehold.model.actions import DeleteClaim, WriteStatus
+from stokehold.model.actions import DeleteClaim, Note, WriteStatus
+from stokehold.model.reasons import Event
 from stokehold.model.snapshot import NodePool
 from stokehold.planning.placement.purchases import WRITTEN_OFF_AFTER, standing_purchases
 from stokehold.planning.scheduling.plan import plan_scheduling
@@ -35,6 +36,13 @@ def bought(*, booted: bool = False, left: tuple[NodePool, ...] = (DEAR,), rememb
         world.snapshot = replace(world.snapshot, claims=claims)
     with_pools(world, *left)
     return world
+
+
+def requested(world: World) -> list[Note]:
+    """What the gang is told of nodes that are bought, until nothing more is to be done."""
+    actions = [action for _ in range(60) for action in world.step()]
+    notes = (note for action in actions if isinstance(action, WriteStatus) for note in action.notes)
+    return [note for note in notes if note.reason == Event.CAPACITY_REQUESTED]
 
 
 def pools_of(world: World, *, leaving: bool = False) -> Counter[str]:
@@ -65,10 +73,16 @@ def test_gang_buys_of_another_pool_when_its_own_stays_away_and_says_what_may_cos
 def test_claims_that_remember_their_provider_cost_nothing_twice():
     world = bought(remembers=True)
     world.wait(LONG)
-    world.settle()
+    notes = requested(world)
     world.boot()
     world.settle()
 
+    assert "4 nodes of GPUNodePool cheap, which does not exist any more, were bought before and are being given back" in (
+        notes[0].message
+    )
+    assert not any("cost" in note.message for note in notes)
+    assert len({note.key for note in notes}) == 1, "no second Event is told when the last of them has gone"
+    assert "cheap" not in told(world.job("gang"))[1]
     assert (pools_of(world), pools_of(world, leaving=True)) == ({"dear": 4}, {})
     assert standing_purchases(world.snapshot)["uid-gang"].is_ready
     assert len(world.machines) == 4
@@ -186,6 +200,17 @@ def test_whoever_deletes_the_claims_need_not_wait():
     world.settle()
 
     assert (pools_of(world), pools_of(world, leaving=True)) == ({"dear": 4}, {"cheap": 4})
+
+
+@pytest.mark.parametrize("booted", [False, True])
+def test_with_one_claim_that_somebody_deletes_the_others_go_though_no_other_pool_has_nodes(booted: bool):
+    world = bought(booted=booted, left=(a_cloud("public", dataClasses=["public"]),))
+    world.carry_out(DeleteClaim(world.claims[0], "somebody deleted it"))
+    for _ in range(3):
+        world.settle()
+        world.wait(10)
+
+    assert (pools_of(world), pools_of(world, leaving=True)) == ({}, {"cheap": 4})
 
 
 def test_second_purchase_that_was_half_written_is_completed():

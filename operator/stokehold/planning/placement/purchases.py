@@ -92,7 +92,8 @@ def written_off(snapshot: Snapshot) -> dict[str, tuple[Claim, ...]]:
     """By uid of the job: nodes of lost pools that are not waited for any more, for one of them is deleted, or others
     have been bought of a pool that is there.
 
-    Their records stay, and the machines are given back when the pool is there again.
+    Their machines are given back by the provider that they remember; without one the records stay until the pool is
+    there again.
     """
     lost = [c for _, c in sorted(snapshot.claims.items()) if is_lost(c.spec.pool_name, snapshot)]
     if not lost:

@@ -1,7 +1,9 @@
 """Nodes that were bought for a gang and whose GPUNodePool is gone: nobody can say what has become of them.
 
 The gang waits for the pool to come back, for what was paid for is there then. In the end it is written off: the claims
-are deleted, which keeps their records until the machines can be given back, and nodes of another pool are bought.
+are deleted, and nodes of another pool are bought. A claim that remembers its provider gives its machine back at once, one
+of an older version keeps its record until the pool is there again. Whoever deletes a claim of such a gang has given up
+for it: the others go too, whether another pool has nodes or not, for without that one they are of no use.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,16 +32,29 @@ def write_off(world: World, market: Market) -> Iterator[Action]:
                 yield DeleteClaim(claim, f"GPUNodePool {purchase.pool} is gone, its gang buys of another")
 
 
-def told_of_losses(claims: Sequence[Claim]) -> str:
-    """What to add for whoever pays: machines that were bought for the same gang before, and may still run."""
+def told_of_losses(written_off: Sequence[Claim]) -> str:
+    """What to add for whoever pays: machines that were bought for the same gang before, and that nobody can be asked
+    to take."""
+    claims = [claim for claim in written_off if claim.provider is None]
     if not claims:
         return ""
-    pools = ", ".join(sorted({claim.spec.pool_name for claim in claims}))
-    nodes = "1 node" if len(claims) == 1 else f"{len(claims)} nodes"
     return (
-        f"; {nodes} of GPUNodePool {pools}, which does not exist any more, were bought before and are written off: "
+        f"; {_nodes(claims)}, which does not exist any more, were bought before and are written off: "
         "their machines may cost until that GPUNodePool is made again"
     )
+
+
+def told_of_returns(written_off: Sequence[Claim]) -> str:
+    """What to add while machines that were bought for the same gang before go: their claims know whom to ask."""
+    claims = [claim for claim in written_off if claim.provider is not None and claim.deleting]
+    if not claims:
+        return ""
+    return f"; {_nodes(claims)}, which does not exist any more, were bought before and are being given back"
+
+
+def _nodes(claims: Sequence[Claim]) -> str:
+    pools = ", ".join(sorted({claim.spec.pool_name for claim in claims}))
+    return f"{'1 node' if len(claims) == 1 else f'{len(claims)} nodes'} of GPUNodePool {pools}"
 
 
 def _is_overdue(purchase: Purchase, world: World) -> bool:

@@ -148,15 +148,17 @@ def stranded(claim: Claim, pool: NodePool | None, now: datetime) -> WriteStatus 
     return WriteStatus(claim, render(claim, {"conditions": news}, now), (note,))
 
 
-def provisioned(job: Job, reason: Burst, message: str, now: datetime) -> WriteStatus | None:
-    """The job's condition CapacityProvisioned; None when it says so already."""
+def provisioned(job: Job, reason: Burst, message: str, now: datetime, passing: str = "") -> WriteStatus | None:
+    """The job's condition CapacityProvisioned; None when it says so already. What is `passing` is told beside it, and
+    makes no Event of its own when it comes or goes."""
+    key, message = f"{reason} {message}", f"{message}{passing}"
     holds = reason == Burst.PROVISIONED
     told = find_condition(job.status.conditions, conditions.CAPACITY_PROVISIONED)
     if told is not None and (told.reason, told.message) == (reason, message):
         return None
     news = told_conditions(job, now, (conditions.CAPACITY_PROVISIONED, holds, reason, message))
     status = job.status.model_copy(update={"conditions": news})
-    note = Note(reasons.Event.CAPACITY_REQUESTED, message, f"{reason} {message}") if reason == Burst.REQUESTED else None
+    note = Note(reasons.Event.CAPACITY_REQUESTED, message, key) if reason == Burst.REQUESTED else None
     return WriteStatus(job, dump(status), (note,) if note else ())
 
 

@@ -22,7 +22,7 @@ from stokehold.planning.placement.purchases import Purchase, attempt_of, is_know
 from stokehold.planning.provisioning import breaker, reporting
 from stokehold.planning.provisioning.claim_names import claim_names, warm_name
 from stokehold.planning.provisioning.imagined import ledger_of, node_of
-from stokehold.planning.provisioning.losses import told_of_losses, write_off
+from stokehold.planning.provisioning.losses import told_of_losses, told_of_returns, write_off
 from stokehold.planning.provisioning.offers import Market, Offer, Refused
 from stokehold.planning.provisioning.settings import ProvisioningSettings
 from stokehold.planning.provisioning.world import World, is_coming
@@ -325,8 +325,9 @@ def _tell_bought(world: World) -> Iterator[Action]:
 
 
 def _tell(job: Job, reason: Burst, message: str, world: World) -> Iterator[WriteStatus]:
-    message += told_of_losses(world.written_off.get(job.uid, ()))
-    told = reporting.provisioned(job, reason, message, world.now)
+    written_off = world.written_off.get(job.uid, ())
+    message += told_of_losses(written_off)
+    told = reporting.provisioned(job, reason, message, world.now, told_of_returns(written_off))
     if told is not None:
         yield told
 
