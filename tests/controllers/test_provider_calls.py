@@ -2,20 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import cast
 
 import pytest
 
 from builders import NOW, a_snapshot
 from kit.provisioning import KUBE_SYSTEM, World, a_cloud, a_waiting_job
+from stokehold.api.v1alpha1.providers import Provider as ProviderSpec
+from stokehold.cluster.client import KubeApi
 from stokehold.cluster.snapshots import Cluster
 from stokehold.controllers.provider_calls import MOST_ASKED_PAUSE_SECONDS, ProviderCalls
 from stokehold.model.actions import LaunchNode, TerminateNode
 from stokehold.model.capacity import Instance, NodeRequest, Refusal, Terminated
 from stokehold.model.snapshot import NodePool
+from stokehold.planning.provisioning.world import pool_as_it_was
 from stokehold.providers.base import CapacityError, Provider, RateLimitedError, UnavailableError
+from stokehold.providers.registry import PoolKey, Registry
 
 
 class Answers:
@@ -29,6 +34,7 @@ class Answers:
         self.terminated: list[str] = []
         self.pause: asyncio.Event | None = None
         """Lists made meanwhile take until it is set."""
+        self.closed = False
         self.launched_at: datetime | None = None
         """Of all machines that it lists."""
 
@@ -51,7 +57,7 @@ class Answers:
         self.terminated.append(provider_id)
 
     async def close(self) -> None:
-        pass
+        self.closed = True
 
 
 class Shelf:
@@ -61,8 +67,18 @@ class Shelf:
     def of(self, pool: NodePool) -> Provider:
         return self.providers[pool.name]
 
-    async def close(self, keep: Iterable[str] = ()) -> None:
+    async def close(self, keep: Collection[PoolKey] = (), asked: Collection[Provider] = ()) -> None:
         pass
+
+
+class Makes(Registry):
+    """Its providers answer from a script."""
+
+    def __init__(self) -> None:
+        super().__init__(cast(KubeApi, None), "stokehold", lambda: NOW)
+
+    def _make(self, pool: NodePool) -> Provider:
+        return Answers()
 
 
 def launches(pool: str = "cloud", nodes: int = 1) -> list[LaunchNode]:
@@ -144,6 +160,38 @@ async def test_all_machines_of_a_claim_are_taken_away_the_unknown_ones_too():
     uid = launch.claim.uid
     assert provider.terminated == [f"m-{uid}-0", f"m-{uid}-1"]
     assert cluster.snapshot().answers[uid] == Terminated(NOW)
+
+
+async def test_providers_that_claims_of_one_lost_pool_remember_stay_apart_and_are_closed_once_nobody_needs_them():
+    """Its URL was changed between two purchases: each machine is given back where it was bought."""
+    calls = launches(nodes=2)
+    claims = [
+        replace(call.claim, provider=ProviderSpec.model_validate({"webhook": {"url": url, "secretRef": "cloud"}}))
+        for call, url in zip(calls, ("https://old.example", "https://new.example"), strict=True)
+    ]
+    remembering = (replace(call, claim=claim) for call, claim in zip(calls, claims, strict=True))
+    cluster, registry = a_cluster(*remembering), Makes()
+    running = ProviderCalls(registry, cluster, lambda: None, lambda: NOW, call_seconds=5)
+    pools = [pool for claim in claims if (pool := pool_as_it_was(claim))]
+    old, new = (registry.of(pool) for pool in pools)
+    assert isinstance(old, Answers)
+    assert isinstance(new, Answers)
+    assert old is not new
+    assert [registry.of(pool) for pool in pools] == [old, new], "the one does not replace the other"
+
+    old.pause = asyncio.Event()
+    running.start(TerminateNode(claims[0], pools[0]))
+    await asyncio.sleep(0)
+    await running._poll()
+    assert (old.closed, new.closed) == (False, False), "claims need both"
+    for claim in claims:
+        cluster.claims.on_delete(("", claim.name), claim)
+    await running._poll()
+    assert (old.closed, new.closed) == (False, True), "a call is under way"
+    old.pause.set()
+    await idle(running)
+    await running._poll()
+    assert old.closed
 
 
 async def test_machine_that_was_given_back_is_nobodys_orphan_by_a_list_that_is_older():

@@ -6,7 +6,8 @@ it means. Nothing here decides anything but when to ask again.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -14,9 +15,11 @@ from typing import Any, Protocol, TypeVar
 from stokehold.cluster.snapshots import Cluster
 from stokehold.model.actions import LaunchNode, ProviderCall, TerminateNode, TerminateOrphan
 from stokehold.model.capacity import Instance, Listing, Refusal, Terminated
-from stokehold.model.snapshot import NodePool
+from stokehold.model.snapshot import Claim, NodePool
 from stokehold.observability import logs, metrics
+from stokehold.planning.provisioning.world import pool_as_it_was
 from stokehold.providers.base import Provider, ProviderError, RefusedError, RetryLaterError
+from stokehold.providers.registry import PoolKey
 
 log = logs.get("providers")
 
@@ -39,8 +42,8 @@ class Providers(Protocol):
     def of(self, pool: NodePool) -> Provider:
         """The pool's provider; RefusedError when there is none."""
 
-    async def close(self, keep: Iterable[str] = ()) -> None:
-        """Close all but those of these pools."""
+    async def close(self, keep: Collection[PoolKey] = (), asked: Collection[Provider] = ()) -> None:
+        """Close all but those of these pools, and those that are being asked something."""
 
 
 class ProviderCalls:
@@ -61,6 +64,8 @@ class ProviderCalls:
         self._check_leader = check_leader
         self._clock = clock
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._asked: list[Provider] = []
+        """One for each call that is under way."""
         self._pauses: dict[str, tuple[float, float]] = {}
         """By call: until when it waits, and for how long it waited."""
         self._slots: dict[str, asyncio.Semaphore] = {}
@@ -99,7 +104,7 @@ class ProviderCalls:
             del self._polled[gone]
             cluster.note_listing(gone, None)
         busy = {claim.spec.pool_name for claim in cluster.claims.values.values()}
-        await self._registry.close(keep=pools.keys() | busy)
+        await self._registry.close(keep=_needed(pools, cluster.claims.values.values()), asked=self._asked)
         self._forget_pauses()
         for name, pool in pools.items():
             key = f"list {name}"
@@ -118,8 +123,8 @@ class ProviderCalls:
     async def _list(self, pool: NodePool, owner: str) -> None:
         asked_at, began = self._clock(), time.monotonic()
         try:
-            provider = self._registry.of(pool)
-            instances = await self._timed(pool.name, "list", provider.instances(pool.name, owner))
+            with self._asking(self._registry.of(pool)) as provider:
+                instances = await self._timed(pool.name, "list", provider.instances(pool.name, owner))
         except (ProviderError, TimeoutError) as error:
             log.warning("provider not heard", pool=pool.name, call="list", error=str(error) or "timeout")
             known = self._cluster.listing(pool.name)
@@ -142,13 +147,22 @@ class ProviderCalls:
         try:
             async with slots:
                 self._check_leader()
-                await self._ask(call, self._registry.of(call.pool))
+                with self._asking(self._registry.of(call.pool)) as provider:
+                    await self._ask(call, provider)
             self._pauses.pop(key, None)
         except RefusedError as error:
             self._refused(call, error)
         except (RetryLaterError, TimeoutError) as error:
             self._pause(key, error.retry_after if isinstance(error, RetryLaterError) else 0.0)
             log.warning("provider not heard", pool=pool, call=key, error=str(error) or "timeout")
+
+    @contextmanager
+    def _asking(self, provider: Provider) -> Iterator[Provider]:
+        self._asked.append(provider)
+        try:
+            yield provider
+        finally:
+            self._asked.remove(provider)
 
     async def _ask(self, call: ProviderCall, provider: Provider) -> None:
         pool = call.pool.name
@@ -233,6 +247,12 @@ class ProviderCalls:
                 self._running.pop(key, None)
 
         self._running[key] = asyncio.create_task(guarded(), name=key)
+
+
+def _needed(pools: Mapping[str, NodePool], claims: Iterable[Claim]) -> set[PoolKey]:
+    """The pools that are there, and those that are gone as the claims of their machines remember them."""
+    lost = (pool_as_it_was(claim) for claim in claims if claim.spec.pool_name not in pools)
+    return {(pool.name, pool.uid) for pool in (*pools.values(), *lost) if pool is not None}
 
 
 def _dated(machine: Instance, seen: datetime) -> Instance:

@@ -1,6 +1,6 @@
 """Which provider a pool's spec names; made once for each version of the spec."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from stokehold.cluster.client import KubeApi
@@ -8,6 +8,9 @@ from stokehold.model.snapshot import NodePool
 from stokehold.providers.base import ConfigError, Provider
 from stokehold.providers.simulated import Simulated
 from stokehold.providers.webhook import Credentials, Webhook
+
+PoolKey = tuple[str, str]
+"""Name and uid. Of a pool that is gone, claims may remember several providers: each is one of its own."""
 
 
 class Registry:
@@ -17,26 +20,29 @@ class Registry:
         self._api = api
         self._namespace = namespace
         self._clock = clock
-        self._made: dict[str, tuple[str, int, Provider]] = {}
+        self._made: dict[PoolKey, tuple[int, Provider]] = {}
         self._retired: list[Provider] = []
 
     def of(self, pool: NodePool) -> Provider:
         """The pool's provider; ConfigError for one that this version does not know."""
-        known = self._made.get(pool.name)
-        if known is not None and known[:2] == (pool.uid, pool.generation):
-            return known[2]
+        known = self._made.get((pool.name, pool.uid))
+        if known is not None and known[0] == pool.generation:
+            return known[1]
         made = self._make(pool)
-        self._made[pool.name] = (pool.uid, pool.generation, made)
+        self._made[pool.name, pool.uid] = (pool.generation, made)
         if known is not None:
-            self._retired.append(known[2])
+            self._retired.append(known[1])
         return made
 
-    async def close(self, keep: Iterable[str] = ()) -> None:
-        """Close the providers of all pools but these, and those that a newer spec has replaced."""
-        for name in self._made.keys() - set(keep):
-            self._retired.append(self._made.pop(name)[2])
-        while self._retired:
-            await self._retired.pop().close()
+    async def close(self, keep: Collection[PoolKey] = (), asked: Collection[Provider] = ()) -> None:
+        """Close the providers of all pools but these, and those that a newer spec has replaced; later those that are
+        being `asked` something."""
+        for key in self._made.keys() - set(keep):
+            self._retired.append(self._made.pop(key)[1])
+        done = [provider for provider in self._retired if not any(provider is one for one in asked)]
+        self._retired = [provider for provider in self._retired if provider not in done]
+        for provider in done:
+            await provider.close()
 
     def _make(self, pool: NodePool) -> Provider:
         spec = pool.spec.provider

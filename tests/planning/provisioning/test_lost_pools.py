@@ -77,8 +77,9 @@ def test_claims_that_remember_their_provider_cost_nothing_twice():
     world.boot()
     world.settle()
 
-    assert "4 nodes of GPUNodePool cheap, which does not exist any more, were bought before and are being given back" in (
-        notes[0].message
+    assert (
+        "4 nodes of GPUNodePool cheap, which does not exist any more, were bought before and are being given back"
+        in (notes[0].message)
     )
     assert not any("cost" in note.message for note in notes)
     assert len({note.key for note in notes}) == 1, "no second Event is told when the last of them has gone"

@@ -225,7 +225,9 @@ def test_next_plan_is_due_when_a_gang_that_is_short_has_waited_for_long_enough()
     assert next_trigger(replace(snapshot, jobs={old.key: old}), SETTINGS) is None
 
 
-@pytest.mark.parametrize("key", ["topology.kubernetes.io/zone", "topology.ebs.csi.aws.com/zone", "topology.gke.io/zone"])
+@pytest.mark.parametrize(
+    "key", ["topology.kubernetes.io/zone", "topology.ebs.csi.aws.com/zone", "topology.gke.io/zone"]
+)
 @pytest.mark.parametrize(("zones", "bought"), [(["z1", "z2"], ["z2"]), (["z1", "z3"], []), ([], [])])
 def test_nodes_are_bought_in_the_zone_of_the_jobs_volume_or_not_at_all(zones: list[str], bought: list[str], key: str):
     """Also where the volume names it by the label that its driver puts on nodes once they have joined."""

@@ -1,9 +1,9 @@
 """Nodes that were bought for a gang and whose GPUNodePool is gone: nobody can say what has become of them.
 
 The gang waits for the pool to come back, for what was paid for is there then. In the end it is written off: the claims
-are deleted, and nodes of another pool are bought. A claim that remembers its provider gives its machine back at once, one
-of an older version keeps its record until the pool is there again. Whoever deletes a claim of such a gang has given up
-for it: the others go too, whether another pool has nodes or not, for without that one they are of no use.
+are deleted, and nodes of another pool are bought. A claim that remembers its provider gives its machine back at once,
+one of an older version keeps its record until the pool is there again. Whoever deletes a claim of such a gang has given
+up for it: the others go too, whether another pool has nodes or not, for without that one they are of no use.
 """
 
 from collections.abc import Iterator, Sequence

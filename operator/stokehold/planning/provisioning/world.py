@@ -73,7 +73,7 @@ class World:
 
     def gives_back_to(self, claim: Claim) -> NodePool | None:
         """The pool whose provider takes the claim's machine, as it was when the claim was made should it be gone."""
-        return self.pool_of(claim) or _pool_as_it_was(claim)
+        return self.pool_of(claim) or pool_as_it_was(claim)
 
     def claims_of(self, pool: str) -> Sequence[Claim]:
         """All claims of a pool, by name."""
@@ -119,8 +119,9 @@ class World:
         return self.now - claim.created_at >= claim.spec.expire_after.to_timedelta()
 
 
-def _pool_as_it_was(claim: Claim) -> NodePool | None:
-    """No more of it than its provider needs; None when the claim does not know it."""
+def pool_as_it_was(claim: Claim) -> NodePool | None:
+    """The claim's pool when the claim was made, no more of it than its provider needs; None when the claim does not
+    know it."""
     if claim.provider is None:
         return None
     spec = GPUNodePoolSpec(

@@ -32,7 +32,7 @@ def with_burst(
             why,
             message=f"{why.message}; the nodes that are bought for it are those of GPUNodePool {purchase.pool}, "
             "which this version of the operator cannot read",
-            next_step="Ask the platform team to mend that GPUNodePool: its Event Unreadable says what is wrong with it.",
+            next_step="Ask the platform team to mend that GPUNodePool: its Event Unreadable says what is wrong.",
             urgent=purchase.pool,
         )
     if purchase is not None and not purchase.is_failing and not purchase.is_ready:
