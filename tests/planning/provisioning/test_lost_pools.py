@@ -154,6 +154,18 @@ def test_pool_that_cannot_be_read_is_not_gone_its_gang_waits_and_buys_nowhere_el
     assert len(world.machines) == 4
 
 
+def test_half_of_a_purchase_stays_while_its_pool_cannot_be_read_and_is_completed_after():
+    world = a_world(a_waiting_job(), pools=[CHEAP, DEAR])
+    for claim in created(world.plan())[:2]:  # its operator died after two of four
+        world.carry_out(claim)
+    unread(world, "cheap")
+    assert (pools_of(world), pools_of(world, leaving=True)) == ({"cheap": 2}, {})
+
+    world.snapshot = replace(world.snapshot, unread_pools=frozenset())
+    with_pools(world, CHEAP, DEAR)
+    assert pools_of(world) == {"cheap": 4}
+
+
 @pytest.mark.parametrize("keep_warm", [0, 2])
 def test_idle_nodes_of_a_pool_that_cannot_be_read_stay_for_nobody_knows_for_how_long_they_should(keep_warm: int):
     cloud = a_cloud(keepWarm=keep_warm)

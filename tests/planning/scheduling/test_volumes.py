@@ -74,6 +74,20 @@ def test_job_starts_where_its_volume_is_and_a_claim_without_a_volume_yet_rules_n
     assert action.placement.nodes == ("z2",)
 
 
+def test_jobs_that_differ_in_the_places_of_their_volumes_alone_start_each_at_its_own():
+    jobs = []
+    for name in ("z2", "z1"):
+        made = a_job(name, checkpoint={"claimName": "ckpt"})
+        reach = (("ckpt", zone(name)),)
+        volumes = (("ckpt", VolumeClaim("Bound")),)
+        jobs.append(replace(made, volumes=volumes, reach=reach, demand=within(made.demand, zone(name))))
+
+    actions = list(plan_scheduling(a_snapshot([Z1, Z2], jobs, taken_at=NOW), SchedulingSettings()))
+
+    placed = {action.job.name: action.placement.nodes for action in actions if isinstance(action, AdmitJob)}
+    assert placed == {"z1": ("z1",), "z2": ("z2",)}
+
+
 def test_job_waits_for_gpus_where_its_volume_is_and_names_the_place():
     action = plan(job_with(VolumeClaim("Bound"), ("ckpt", "z1")), Z1, Z2, used={"z1": {GPU: 8}})
 
