@@ -9,7 +9,7 @@ import pytest
 from stokehold.cluster import wire
 from stokehold.cluster.nesting import DEEPEST, KEPT, decode, is_nested_deeper, pruned
 from stokehold.cluster.own_kinds import read_workspace
-from stokehold.cluster.reading import read_pod
+from stokehold.cluster.reading.pods import read_pod
 
 
 def nested(levels: int) -> str:

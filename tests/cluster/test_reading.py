@@ -7,14 +7,9 @@ import pytest
 
 from stokehold.cluster import wire
 from stokehold.cluster.own_kinds import read_claim, read_job, read_workspace
-from stokehold.cluster.reading import (
-    child_reader,
-    read_pod,
-    read_pod_set,
-    read_storage_class,
-    read_volume,
-    read_volume_claim,
-)
+from stokehold.cluster.reading.children import child_reader, read_pod_set
+from stokehold.cluster.reading.pods import read_pod
+from stokehold.cluster.reading.storage import read_storage_class, read_volume, read_volume_claim
 from stokehold.model import names
 from stokehold.model.snapshot import Job
 

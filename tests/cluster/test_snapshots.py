@@ -10,7 +10,7 @@ import pytest
 from builders import GPU, NOW, a_serving_pool
 from kit.workspaces import a_workspace, its_pod
 from stokehold.cluster import wire
-from stokehold.cluster.reading import read_pod
+from stokehold.cluster.reading.pods import read_pod
 from stokehold.cluster.snapshots import SIZE_ASKED_AGAIN_AFTER, Cluster
 from stokehold.model.demand import Match
 from stokehold.model.kubelets import Refusal

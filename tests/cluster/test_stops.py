@@ -12,7 +12,7 @@ from stokehold.cluster import wire, workspace_manifests
 from stokehold.cluster.apply import Writer, Writes
 from stokehold.cluster.apply.workspaces import stop
 from stokehold.cluster.errors import ConflictError
-from stokehold.cluster.reading import read_pod_set
+from stokehold.cluster.reading.children import read_pod_set
 from stokehold.model.actions import Placement, StopWorkspace
 
 WORKSPACE = a_workspace("ada")

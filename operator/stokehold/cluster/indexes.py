@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from stokehold.cluster.own_kinds import Unreadable
-from stokehold.cluster.reading import settle
+from stokehold.cluster.reading.nodes import settle
 from stokehold.cluster.store import Key
 from stokehold.model.accounting import Resources, total
 from stokehold.model.kubelets import is_refusal

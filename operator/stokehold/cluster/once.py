@@ -12,7 +12,8 @@ from stokehold.cluster.client import KubeApi
 from stokehold.cluster.errors import ForbiddenError, GoneError, UnavailableError
 from stokehold.cluster.nesting import decode
 from stokehold.cluster.own_kinds import read_node_pool, read_sighting
-from stokehold.cluster.reading import read_node, read_pod
+from stokehold.cluster.reading.nodes import read_node
+from stokehold.cluster.reading.pods import read_pod
 from stokehold.cluster.resources import Resource
 from stokehold.cluster.snapshots import Cluster
 from stokehold.cluster.store import Listener, key_of

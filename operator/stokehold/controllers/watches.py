@@ -19,19 +19,11 @@ from stokehold.cluster.own_kinds import (
     read_sighting,
     read_workspace,
 )
-from stokehold.cluster.reading import (
-    child_reader,
-    read_autoscaler,
-    read_holidays,
-    read_namespace,
-    read_node,
-    read_pod,
-    read_pod_set,
-    read_priority_class,
-    read_storage_class,
-    read_volume,
-    read_volume_claim,
-)
+from stokehold.cluster.reading.children import child_reader, read_pod_set
+from stokehold.cluster.reading.nodes import read_node
+from stokehold.cluster.reading.pods import read_pod
+from stokehold.cluster.reading.rules import read_autoscaler, read_holidays, read_namespace, read_priority_class
+from stokehold.cluster.reading.storage import read_storage_class, read_volume, read_volume_claim
 from stokehold.cluster.snapshots import Cluster
 from stokehold.cluster.store import Listener
 from stokehold.cluster.watching import Wire

@@ -8,7 +8,7 @@ import pytest
 from builders import NOW, a_job, a_node
 from stokehold.api.v1alpha1.training_job import TrainingJobStatus
 from stokehold.cluster import manifests, wire
-from stokehold.cluster.reading import read_pod
+from stokehold.cluster.reading.pods import read_pod
 from stokehold.cluster.snapshots import Cluster
 from stokehold.model.actions import AdmitJob, DeletePod, Placement, ReleasePod, WriteStatus
 from stokehold.model.pods import Pod

@@ -8,7 +8,7 @@ import pytest
 from builders import a_gang, a_job, a_node, a_snapshot, a_worker
 from stokehold.api.v1alpha1.training_job import TrainingJobStatus
 from stokehold.cluster import wire
-from stokehold.cluster.reading import read_pod
+from stokehold.cluster.reading.pods import read_pod
 from stokehold.model.actions import WriteStatus
 from stokehold.model.pods import Pod
 from stokehold.model.snapshot import Job

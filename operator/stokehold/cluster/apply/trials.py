@@ -14,7 +14,7 @@ import msgspec
 from stokehold.cluster import manifests, wire, workspace_manifests
 from stokehold.cluster.apply.writes import Writes
 from stokehold.cluster.errors import AlreadyExistsError, ConflictError, InvalidError, UnavailableError
-from stokehold.cluster.reading import read_pod
+from stokehold.cluster.reading.pods import read_pod
 from stokehold.cluster.resources import PODS
 from stokehold.cluster.snapshots import Cluster
 from stokehold.model.actions import AdmitJob, StartWorkspace

@@ -15,7 +15,7 @@ from stokehold.cluster.apply.writes import Writes
 from stokehold.cluster.client import PatchKind, pointer
 from stokehold.cluster.errors import ConflictError
 from stokehold.cluster.own_kinds import stop_text
-from stokehold.cluster.reading import read_pod_set
+from stokehold.cluster.reading.children import read_pod_set
 from stokehold.cluster.resources import DEV_WORKSPACES, PERSISTENT_VOLUME_CLAIMS, STATEFUL_SETS
 from stokehold.model import names
 from stokehold.model.actions import (
