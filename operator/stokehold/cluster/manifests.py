@@ -197,7 +197,6 @@ def _environment(action: AdmitJob, index: int) -> dict[str, str]:
         "MASTER_PORT": str(RENDEZVOUS_PORT),
         "WORLD_SIZE": str(size),
         "RANK": str(index),
-        "STOKEHOLD_ATTEMPT": str(action.attempt),
     }
     if size > 1:
         environment |= {
@@ -207,7 +206,7 @@ def _environment(action: AdmitJob, index: int) -> dict[str, str]:
             "PET_MASTER_PORT": str(RENDEZVOUS_PORT),
         }
     if job.spec.checkpoint:
-        environment["CHECKPOINT_DIR"] = job.spec.checkpoint.path
+        environment |= {"CHECKPOINT_DIR": job.spec.checkpoint.path, "STOKEHOLD_ATTEMPT": str(action.attempt)}
     return environment
 
 

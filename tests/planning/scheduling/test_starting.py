@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from builders import a_gang, a_job, a_node, a_snapshot, a_worker
+from builders import NOW, a_gang, a_job, a_node, a_snapshot, a_worker
 from stokehold.api.v1alpha1.training_job import TrainingJobStatus
 from stokehold.cluster import wire
 from stokehold.cluster.reading.pods import read_pod
@@ -54,3 +54,19 @@ def test_gang_that_cannot_start_says_so_once():
     assert ready.message == f"1 of 2 workers run; {other.name}: {stuck.trouble}"
     later = replace(stuck, trouble=f"{stuck.trouble}, for the second time")
     assert statuses(replace(PAIR, status=told), lead, later) == []
+
+
+@pytest.mark.parametrize(("others", "told"), [(0, 1), (30, 0)])
+def test_gang_that_starts_or_runs_among_many_others_is_told_of_later(others: int, told: int):
+    """At once 30 gangs of two keep the API server busy for six seconds; one alone is told of in the usual time."""
+    settings = SchedulingSettings()
+    for started_ago, phase in ((settings.first_running_after, "Running"), (settings.slow_start, "Pending")):
+        at = NOW - started_ago
+        jobs = [a_job(f"pair-{index}", numNodes=2) for index in range(others + 1)]
+        gangs = [
+            replace(job, pods=tuple(replace(pod, phase=phase, created_at=at, started_at=at) for pod in a_gang(job)))
+            for job in jobs
+        ]
+        plan = plan_scheduling(a_snapshot(nodes=[a_node("n1"), a_node("n2")], jobs=gangs), settings)
+        written = [action for action in plan if isinstance(action, WriteStatus)]
+        assert len(written) == told, phase

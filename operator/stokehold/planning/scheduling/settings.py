@@ -53,10 +53,10 @@ class SchedulingSettings:
         """`refresh_every`, stretched so that a long queue costs at most ten such writes a second."""
         return max(self.refresh_every, timedelta(seconds=waiting / 10))
 
-    def start_interval(self, starting: int) -> timedelta:
-        """`slow_start`, stretched so that a swarm of jobs that start costs at most ten such writes a second."""
-        return max(self.slow_start, timedelta(seconds=starting / 10))
+    def start_interval(self, others: int) -> timedelta:
+        """`slow_start`, stretched while many others start: the API server is busy with them, and a telling is a write."""
+        return max(self.slow_start, timedelta(seconds=others / 10))
 
-    def running_interval(self, untold: int) -> timedelta:
-        """`first_running_after`, stretched likewise for a swarm of jobs that have just started."""
-        return max(self.first_running_after, timedelta(seconds=untold / 10))
+    def running_interval(self, others: int) -> timedelta:
+        """`first_running_after`, stretched likewise while many others have just started."""
+        return max(self.first_running_after, timedelta(seconds=others / 10))

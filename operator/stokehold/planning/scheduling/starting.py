@@ -19,17 +19,28 @@ def report_running(going: list[Standing], snapshot: Snapshot, settings: Scheduli
     whole = [(s.job, s.attempt) for s in going if s.attempt.pods and not s.attempt.missing]
     running = [(job, attempt) for job, attempt in whole if _all_run(attempt)]
     starting = [(job, attempt) for job, attempt in whole if not _all_run(attempt)]
-    # A job of seconds that nobody was told of yet goes straight to its end: one write less of ten.
-    early = settings.running_interval(sum(not job.status.phase for job, _ in running))
-    until = {"": early, api.STARTING: settings.first_running_after}
+    early, late = _Swarm(running), _Swarm(starting)
     for job, attempt in running:
         told = job.status.phase == api.RUNNING and job.status.observed_generation == job.generation
+        # A job of seconds that nobody was told of yet goes straight to its end: one write less of ten.
+        until = {"": settings.running_interval(early.beside(attempt)), api.STARTING: settings.first_running_after}
         if not told and _runs_for(attempt, snapshot) >= until.get(job.status.phase, timedelta()):
             yield WriteStatus(job, reporting.started(job, attempt, now), _admitted_note(job, attempt))
-    slow = settings.start_interval(len(starting))
     for job, attempt in starting:
-        if _starts_slowly(attempt, snapshot, slow) and reporting.is_news_of_start(job, attempt):
+        waited = settings.start_interval(late.beside(attempt) if not job.status.phase else len(starting))
+        if _starts_slowly(attempt, snapshot, waited) and reporting.is_news_of_start(job, attempt):
             yield WriteStatus(job, reporting.starting(job, attempt, now))
+
+
+class _Swarm:
+    """Jobs that nobody was told of yet; their pods are what the cluster is busy with."""
+
+    def __init__(self, jobs: list[tuple[Job, Attempt]]) -> None:
+        self._pods = sum(len(attempt.pods) for job, attempt in jobs if not job.status.phase)
+
+    def beside(self, attempt: Attempt) -> int:
+        """How many pods beside those of one of them: a gang alone is told of soon, however large."""
+        return self._pods - len(attempt.pods)
 
 
 def _admitted_note(job: Job, attempt: Attempt) -> tuple[Note, ...]:
