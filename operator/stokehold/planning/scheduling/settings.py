@@ -54,7 +54,7 @@ class SchedulingSettings:
         return max(self.refresh_every, timedelta(seconds=waiting / 10))
 
     def start_interval(self, others: int) -> timedelta:
-        """`slow_start`, stretched while many others start: the API server is busy with them, and a telling is a write."""
+        """`slow_start`, stretched while many others start: the API server is busy with them; a telling is a write."""
         return max(self.slow_start, timedelta(seconds=others / 10))
 
     def running_interval(self, others: int) -> timedelta:
